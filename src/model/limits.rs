@@ -1,0 +1,126 @@
+//! Every number the gateway is built around: its unit, its reason, its source.
+//!
+//! What a board or a user may change is a field of [`Limits`]; the rest are constants.
+
+use std::time::Duration;
+
+/// Largest push message body accepted, in bytes.
+///
+/// 4096 bytes of payload (RFC 8030 section 7.2) plus what the two encryption schemes in use and a
+/// base64 transport add to it: the main service's `max_data_bytes`.
+pub const BODY_BYTES_MAX: usize = 5630;
+const _: () = assert!(BODY_BYTES_MAX >= 4096);
+
+/// Longest a push message is kept, in seconds: 30 days, as on the main service.
+pub const TTL_SECS_MAX: u32 = 30 * 24 * 60 * 60;
+
+/// Longest topic, in characters (RFC 8030 section 5.4).
+pub const TOPIC_CHARS_MAX: usize = 32;
+
+/// Largest websocket message accepted from a user agent, in bytes (main service: actix's frame limit).
+pub const WEBSOCKET_MESSAGE_BYTES_MAX: usize = 65_536;
+
+/// What a push message counts for beyond its body and headers, in bytes: ids, times, its row and
+/// its index entries, rounded up.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 256;
+
+/// Longest VAPID public key accepted in `register`, in characters.
+///
+/// A P-256 point is 88 with padding; the main service takes any length, and so do we within reason.
+pub const VAPID_KEY_CHARS_MAX: usize = 1024;
+
+/// Longest endpoint URL, in bytes. UnifiedPush allows 1,000.
+pub const ENDPOINT_URL_BYTES_MAX: usize = 1000;
+
+/// Application servers are told to come back after this long when storage fails, in seconds.
+pub const STORAGE_RETRY_AFTER_SECS: u32 = 30;
+
+/// Application servers are told to come back after this long when a queue is full, in seconds.
+///
+/// Room is made by the user agent's return or by expiry: minutes, not seconds.
+pub const QUEUE_RETRY_AFTER_SECS: u32 = 300;
+
+/// What may be tuned: by the board profile, by the configuration file, by a test.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Limits {
+    /// Longest from the opened websocket to `hello`.
+    ///
+    /// 5 s, as on the main service; SimplePush's own path has
+    /// [`simplepush_hello_timeout`](Self::simplepush_hello_timeout).
+    pub hello_timeout: Duration,
+    /// The same for devices on the SimplePush path: old phones on bad links (pushgo: 30 s).
+    pub simplepush_hello_timeout: Duration,
+    /// A websocket ping is sent after this long without a frame from the user agent (main service: 300 s).
+    pub ping_interval: Duration,
+    /// Longest from that ping to any frame; 4 s on the main service.
+    pub pong_timeout: Duration,
+    /// An application ping sooner than this after the last one closes the websocket.
+    ///
+    /// The main service wants 45 s; mobile networks need 45 to 60 s, push-tester sends every 20 s.
+    pub app_ping_interval_min: Duration,
+    /// How long a push message waits for its ack before it is written to flash.
+    ///
+    /// 100 ms: most user agents on a local network ack within 20 ms, and an application server
+    /// waits at most this longer for its 201.
+    pub ack_window: Duration,
+    /// How long deletions of acknowledged messages gather before they are committed.
+    ///
+    /// A crash within this time delivers them again, which is allowed; flash is spared.
+    pub delete_delay: Duration,
+    /// How long a superseded websocket of the same user agent stays open (KUnifiedPush opens two
+    /// within 25 ms and drops both if one is closed at once).
+    pub superseded_linger: Duration,
+    /// Most open connections, websockets and HTTP together. Beyond it new ones are turned away.
+    pub connections_max: usize,
+    /// Most subscriptions of one user agent.
+    pub subscriptions_per_user_agent_max: u32,
+    /// Most stored push messages of one user agent. Beyond it: 429.
+    pub messages_per_user_agent_max: u32,
+    /// Most stored bytes of one user agent. Beyond it: 429.
+    pub bytes_per_user_agent_max: u64,
+    /// Most stored bytes in all. Beyond it: 503.
+    pub stored_bytes_max: u64,
+    /// Most bytes of push messages held in memory: waiting for acks or for the storage thread.
+    /// Beyond it: 503.
+    pub held_bytes_max: usize,
+    /// Most operations queued for the storage thread. Beyond it push messages get 503.
+    pub store_queue_max: usize,
+    /// Most push messages that may be un-acked on one websocket before newer ones wait in storage.
+    pub unacked_per_session_max: usize,
+    /// A user agent that reads so slowly that this many bytes wait for its socket gets newer ones
+    /// from storage, when it has caught up.
+    pub unsent_bytes_max: usize,
+    /// Longest an outgoing frame may take before the user agent counts as gone.
+    pub write_timeout: Duration,
+    /// Longest from the first byte of a request to the end of its head, and the same for its body.
+    pub request_timeout: Duration,
+    /// How long an idle HTTP connection is kept for the next request.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            hello_timeout: Duration::from_secs(5),
+            simplepush_hello_timeout: Duration::from_secs(30),
+            ping_interval: Duration::from_secs(300),
+            pong_timeout: Duration::from_secs(4),
+            app_ping_interval_min: Duration::from_secs(10),
+            ack_window: Duration::from_millis(100),
+            delete_delay: Duration::from_millis(500),
+            superseded_linger: Duration::from_secs(2),
+            connections_max: 4096,
+            subscriptions_per_user_agent_max: 1000,
+            messages_per_user_agent_max: 1000,
+            bytes_per_user_agent_max: 4 << 20,
+            stored_bytes_max: 1 << 30,
+            held_bytes_max: 16 << 20,
+            store_queue_max: 4096,
+            unacked_per_session_max: 512,
+            unsent_bytes_max: 64 << 10,
+            write_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(15),
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The words of the field, as types that cannot hold a wrong value.
+//!
+//! No wire text, no clock, no randomness: those belong to `protocol` and `io`.
+
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod store;
+pub mod time;

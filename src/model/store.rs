@@ -1,0 +1,202 @@
+//! What the engine asks of the storage thread, and what comes back.
+//!
+//! Operations are carried out in the order in which they were asked for, each seeing all before
+//! it; replies come in the same order, after the commit that made them durable.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::ids::{ChannelId, DatabaseId, MessageId, Uaid};
+use super::message::PushMessage;
+use super::time::ServiceTime;
+
+/// One operation on what is kept.
+#[derive(Clone, Debug)]
+pub enum StoreOp {
+    /// What a returning user agent is subscribed to. Answered by [`StoreReply::Loaded`].
+    Load {
+        /// Whose subscriptions.
+        uaid: Uaid,
+    },
+    /// Makes a subscription; making it again changes nothing.
+    ///
+    /// Answered by [`StoreReply::Subscribed`].
+    Subscribe {
+        /// Whose.
+        uaid: Uaid,
+        /// Its name.
+        channel: ChannelId,
+        /// Most subscriptions that the user agent may have, this one included.
+        subscriptions_max: u32,
+    },
+    /// Ends a subscription and drops its messages, whether it existed or not.
+    ///
+    /// Of one that may belong to a lost database a tombstone is kept, so that an endpoint minted
+    /// there does not bring it back. Answered by [`StoreReply::Done`].
+    Unsubscribe {
+        /// Whose.
+        uaid: Uaid,
+        /// Its name.
+        channel: ChannelId,
+    },
+    /// Ends a subscription only if it was taken back from a lost database: its user agent has just
+    /// said (ack code 102) that it does not know it. Answered by [`StoreReply::Done`].
+    Disown {
+        /// Whose.
+        uaid: Uaid,
+        /// Its name.
+        channel: ChannelId,
+    },
+    /// Whether a push message could be kept for this subscription.
+    ///
+    /// Answered by [`StoreReply::Subscription`]. Never changes anything.
+    Find {
+        /// Whose.
+        uaid: Uaid,
+        /// Its name.
+        channel: ChannelId,
+        /// The endpoint was minted under a database that was lost: without a tombstone the
+        /// subscription counts as there.
+        lost: bool,
+    },
+    /// Keeps a push message; it replaces an older one of the same subscription and topic.
+    ///
+    /// Answered by [`StoreReply::Enqueued`].
+    Enqueue {
+        /// For whom.
+        uaid: Uaid,
+        /// What.
+        message: Arc<PushMessage>,
+        /// As in [`Find`](Self::Find); the subscription is taken back in.
+        lost: bool,
+        /// What the user agent's queue may hold with this message in it.
+        quota: Quota,
+    },
+    /// The oldest messages of a user agent that come after one of them and are not expired.
+    ///
+    /// Answered by [`StoreReply::Page`].
+    Fetch {
+        /// Whose.
+        uaid: Uaid,
+        /// Only messages after this one.
+        after: MessageId,
+        /// What is expired by now is left out.
+        now: ServiceTime,
+        /// Most messages of the page; at least one.
+        messages_max: u32,
+        /// The page ends with the message that reaches this many bytes.
+        bytes_max: usize,
+    },
+    /// Drops messages that were acknowledged or deleted. Unknown ones are no error.
+    ///
+    /// Answered by [`StoreReply::Done`].
+    Delete(Vec<Deletion>),
+    /// Drops some of the messages that are expired. Answered by [`StoreReply::Expired`].
+    Expire {
+        /// The time to judge by.
+        now: ServiceTime,
+        /// Most messages to drop in this step.
+        messages_max: u32,
+    },
+    /// Writes down how long the gateway has run. Answered by [`StoreReply::Done`].
+    SaveTime(ServiceTime),
+}
+
+/// A message to drop.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Deletion {
+    /// Which.
+    pub id: MessageId,
+    /// Only if it belongs to this user agent; `None` for an application server, which has proved
+    /// itself by the message's unguessable URL.
+    pub owner: Option<Uaid>,
+}
+
+/// Bounds on what is kept, in the state that the new message would make.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Quota {
+    /// Most messages of one user agent.
+    pub messages_max: u32,
+    /// Most bytes ([`PushMessage::cost_bytes`]) of one user agent.
+    pub bytes_max: u64,
+    /// Most bytes of all user agents.
+    pub total_bytes_max: u64,
+}
+
+/// What came of a [`StoreOp`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum StoreReply {
+    /// Nothing to say beyond "it is committed".
+    Done,
+    /// Of [`StoreOp::Load`], in no particular order. Empty for a user agent never heard of.
+    Loaded(Vec<ChannelId>),
+    /// Of [`StoreOp::Subscribe`]: `false` when the user agent has too many already.
+    Subscribed(bool),
+    /// Of [`StoreOp::Find`].
+    Subscription(bool),
+    /// Of [`StoreOp::Enqueue`].
+    Enqueued(EnqueueOutcome),
+    /// Of [`StoreOp::Fetch`], in the order of their ids.
+    Page {
+        /// The messages.
+        messages: Vec<PushMessage>,
+        /// Whether there may be others behind them.
+        more: bool,
+    },
+    /// Of [`StoreOp::Expire`]: how many were dropped; fewer than asked for means that none is left.
+    Expired(u32),
+    /// The operation did nothing, and neither did anything committed with it.
+    Failed(StoreError),
+}
+
+/// What came of a push message given to the storage.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EnqueueOutcome {
+    /// Kept.
+    Kept,
+    /// Kept, and its subscription was taken back in from a lost database.
+    KeptAndRestored,
+    /// There is no such subscription (any more).
+    NoSubscription,
+    /// Its user agent's queue is full.
+    QueueFull,
+    /// The whole store is full by its quota.
+    StoreFull,
+}
+
+/// Why nothing was done. Each is a state of the disk, not a fault of the operation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum StoreError {
+    /// No space left on the device.
+    DiskFull,
+    /// The file or the file system cannot be written.
+    ReadOnly,
+    /// The database is not a database (any more).
+    Corrupt,
+    /// The device failed, or anything else.
+    Io,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DiskFull => "no space left on the device; make room in the data directory's disk",
+            Self::ReadOnly => "cannot be written; check the file system and its permissions",
+            Self::Corrupt => "database is damaged; restore a backup, or move it away to start anew",
+            Self::Io => "device failed; see the kernel's log (dmesg)",
+        })
+    }
+}
+
+impl std::error::Error for StoreError {}
+
+/// What the storage knows when it has been opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Opened {
+    /// The database's own name.
+    pub database: DatabaseId,
+    /// Which start of the gateway on this database it is, from 1; already durable.
+    pub run: u32,
+    /// How long it has run before.
+    pub service_time: ServiceTime,
+}

@@ -1,0 +1,77 @@
+//! Points in time. No clock is read here: see `io::clock`.
+
+use std::time::{Duration, Instant};
+
+use super::message::Ttl;
+
+/// One reading of both clocks, taken once for each turn of the event loop.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For deadlines. Never jumps; means nothing after a restart.
+    pub monotonic: Instant,
+    /// What the wall says, for people and for other machines. May jump: boards without a battery
+    /// boot in 1970. Nothing is kept or dropped by it.
+    pub wall: UnixTime,
+}
+
+/// Whole seconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct UnixTime(u64);
+
+impl UnixTime {
+    /// The given number of seconds since the epoch.
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(secs)
+    }
+
+    /// Seconds since the epoch.
+    pub const fn as_secs(self) -> u64 {
+        self.0
+    }
+}
+
+/// Whole seconds that the gateway has run on this database, all runs together.
+///
+/// The clock that push messages expire by: it only ever goes forward, at the speed of the
+/// monotonic clock, so no jump of the wall clock expires a message early. The price: the time
+/// that the board was switched off does not count.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct ServiceTime(u64);
+
+impl ServiceTime {
+    /// The given number of seconds of service.
+    pub const fn from_secs(secs: u64) -> Self {
+        Self(secs)
+    }
+
+    /// Seconds of service.
+    pub const fn as_secs(self) -> u64 {
+        self.0
+    }
+
+    /// The first second at which a push message received at `self` is no longer kept.
+    ///
+    /// Stops at the end of time instead of overflowing: the TTL comes from outside.
+    #[must_use]
+    pub const fn after(self, ttl: Ttl) -> Self {
+        Self(self.0.saturating_add(ttl.as_secs() as u64))
+    }
+
+    /// This point moved by how long the gateway has run since.
+    #[must_use]
+    pub const fn advanced(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(by.as_secs()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longest_ttl_at_the_end_of_time_does_not_overflow() {
+        let end = ServiceTime::from_secs(u64::MAX);
+        assert_eq!(end.after(Ttl::from_secs_lowered(u64::MAX)), end);
+        assert_eq!(end.advanced(Duration::MAX), end);
+    }
+}
