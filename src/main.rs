@@ -1,1 +1,3 @@
+//! The `edgepush` binary: hands its arguments to the commands.
+
 fn main() {}

@@ -140,9 +140,7 @@ impl Topic {
         if text.len() > TOPIC_CHARS_MAX {
             return Err(TopicError::TooLong);
         }
-        let name = text.trim_end_matches('=');
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        if name.is_empty() || !name.bytes().all(allowed) {
+        if !is_base64url(text) {
             return Err(TopicError::BadAlphabet);
         }
         Ok(Self(text.into()))
@@ -152,6 +150,13 @@ impl Topic {
     pub const fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether `text` is one or more characters of the base64url alphabet, then any number of `=`.
+pub fn is_base64url(text: &str) -> bool {
+    let body = text.trim_end_matches('=');
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !body.is_empty() && body.bytes().all(allowed)
 }
 
 /// Why a text is no [`Topic`].

@@ -1,0 +1,488 @@
+//! What a user agent says on its websocket: PROTOCOL.md part 3, 4.2 to 4.7.
+//!
+//! One JSON object a message; its `messageType` is read first, then only that type's fields, so
+//! that other fields may hold anything, as on the main service.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use uuid::Uuid;
+
+use super::keyring::{KeyDigest, decode_base64url, parse_uaid};
+use crate::model::ids::{ChannelId, Uaid};
+use crate::model::limits::VAPID_KEY_CHARS_MAX;
+
+/// One message of a user agent.
+#[derive(Debug, Eq, PartialEq)]
+pub enum ClientMessage<'a> {
+    /// Names itself, or asks for a name.
+    Hello {
+        /// Which protocol it speaks from here on.
+        dialect: Dialect,
+        /// Its name, if it sent one that can be one.
+        uaid: Option<Uaid>,
+    },
+    /// Asks for an endpoint.
+    Register {
+        /// The name of the new subscription.
+        channel: ChannelId,
+        /// The VAPID key that the endpoint is to be restricted to.
+        key: RegisterKey,
+    },
+    /// Ends a subscription.
+    Unregister {
+        /// Its name.
+        channel: ChannelId,
+    },
+    /// Has received push messages.
+    Ack(Vec<AckUpdate<'a>>),
+    /// Has received a push message and could not make use of it.
+    Nack,
+    /// Is alive.
+    Ping,
+    /// Wants to hear of broadcasts.
+    BroadcastSubscribe,
+}
+
+/// The protocol that a user agent speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Dialect {
+    /// Push messages with a body (desktop Firefox, UnifiedPush distributors).
+    WebPush,
+    /// Version numbers only (Firefox OS).
+    SimplePush,
+}
+
+/// The `key` of a register.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RegisterKey {
+    /// None: any application server may post.
+    Absent,
+    /// Digest of the decoded key.
+    Present(KeyDigest),
+    /// Not base64url, or longer than [`VAPID_KEY_CHARS_MAX`].
+    Invalid,
+}
+
+/// One push message that has been received.
+#[derive(Debug, Deserialize, Eq, PartialEq)]
+pub struct AckUpdate<'a> {
+    /// Its subscription.
+    #[serde(rename = "channelID")]
+    channel: Uuid,
+    /// Its `version`, as it was sent. KUnifiedPush may send an empty one.
+    #[serde(borrow)]
+    pub version: Cow<'a, str>,
+    /// 100 delivered, 101 not decrypted, 102 not delivered.
+    #[serde(default)]
+    code: Option<u16>,
+}
+
+impl AckUpdate<'_> {
+    /// Its subscription.
+    pub const fn channel(&self) -> ChannelId {
+        ChannelId::from_uuid(self.channel)
+    }
+
+    /// What became of it.
+    pub fn code(&self) -> AckCode {
+        match self.code {
+            Some(101) => AckCode::DecryptionError,
+            Some(102) => AckCode::NotDelivered,
+            Some(_) | None => AckCode::Delivered,
+        }
+    }
+}
+
+/// What a user agent says of a push message that it has received.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AckCode {
+    /// It went to its application (100, or nothing said).
+    Delivered,
+    /// It could not be decrypted: the application server is at fault (101).
+    DecryptionError,
+    /// It was seen before, or its subscription is unknown (102).
+    NotDelivered,
+}
+
+/// Reads one text message.
+///
+/// # Errors
+///
+/// [`MessageError`]; the main service closes the websocket on each of them.
+pub fn parse(text: &str) -> Result<ClientMessage<'_>, MessageError> {
+    let Some(message_type) = message_type(text)? else {
+        // Nothing but braces is the oldest ping.
+        return match text.trim() {
+            "{}" => Ok(ClientMessage::Ping),
+            _ if is_empty_object(text) => Ok(ClientMessage::Ping),
+            _ => Err(MessageError::NoType),
+        };
+    };
+    match &*message_type {
+        "hello" => hello(text),
+        "register" => register(text),
+        "unregister" => {
+            let fields: UnregisterFields = from_json(text)?;
+            let channel = ChannelId::from_uuid(fields.channel);
+            Ok(ClientMessage::Unregister { channel })
+        }
+        "ack" => {
+            let fields: AckFields<'_> = from_json(text)?;
+            Ok(ClientMessage::Ack(fields.updates))
+        }
+        "nack" => {
+            let _: NackFields = from_json(text)?;
+            Ok(ClientMessage::Nack)
+        }
+        "ping" => Ok(ClientMessage::Ping),
+        "broadcast_subscribe" => {
+            let _: BroadcastFields<'_> = from_json(text)?;
+            Ok(ClientMessage::BroadcastSubscribe)
+        }
+        _ => Err(MessageError::UnknownType),
+    }
+}
+
+fn message_type(text: &str) -> Result<Option<Cow<'_, str>>, MessageError> {
+    #[derive(Deserialize)]
+    struct Tag<'a> {
+        #[serde(rename = "messageType", borrow, default)]
+        message_type: Option<Cow<'a, str>>,
+    }
+    Ok(from_json::<Tag<'_>>(text)?.message_type)
+}
+
+fn is_empty_object(text: &str) -> bool {
+    from_json::<BTreeMap<Cow<'_, str>, IgnoredAny>>(text).is_ok_and(|fields| fields.is_empty())
+}
+
+/// SimplePush if and only if there are `channelIDs` and no `use_webpush` (PROTOCOL.md 1.A).
+fn hello(text: &str) -> Result<ClientMessage<'_>, MessageError> {
+    #[derive(Deserialize)]
+    struct Fields<'a> {
+        #[serde(borrow, default)]
+        uaid: Option<Cow<'a, str>>,
+        #[serde(rename = "channelIDs", borrow, default)]
+        channels: Option<Vec<Cow<'a, str>>>,
+        #[serde(default)]
+        use_webpush: Option<IgnoredAny>,
+        #[serde(borrow, default)]
+        #[expect(dead_code, reason = "checked for its type, as on the main service")]
+        broadcasts: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+    }
+    let fields: Fields<'_> = from_json(text)?;
+    let dialect = match (&fields.channels, fields.use_webpush) {
+        (Some(_), None) => Dialect::SimplePush,
+        (Some(_) | None, _) => Dialect::WebPush,
+    };
+    let channels_are_uuids = |channels: &Vec<Cow<'_, str>>| {
+        let mut channels = channels.iter();
+        channels.all(|channel| Uuid::try_parse(channel).is_ok())
+    };
+    if dialect == Dialect::WebPush && !fields.channels.as_ref().is_none_or(channels_are_uuids) {
+        return Err(MessageError::BadJson);
+    }
+    let uaid = fields.uaid.as_deref().and_then(parse_uaid);
+    Ok(ClientMessage::Hello { dialect, uaid })
+}
+
+fn register(text: &str) -> Result<ClientMessage<'_>, MessageError> {
+    #[derive(Deserialize)]
+    struct Fields<'a> {
+        #[serde(rename = "channelID", borrow)]
+        channel: Cow<'a, str>,
+        #[serde(borrow, default)]
+        key: Option<Cow<'a, str>>,
+    }
+    let fields: Fields<'_> = from_json(text)?;
+    let channel = dashed_lower_case(&fields.channel).ok_or(MessageError::BadChannel)?;
+    let key = match fields.key.as_deref() {
+        None => RegisterKey::Absent,
+        Some(key) => decode_base64url(key, VAPID_KEY_CHARS_MAX)
+            .map_or(RegisterKey::Invalid, |key| {
+                RegisterKey::Present(KeyDigest::of(&key))
+            }),
+    };
+    Ok(ClientMessage::Register { channel, key })
+}
+
+/// The only spelling that a register may use, because it is echoed and compared as text.
+fn dashed_lower_case(text: &str) -> Option<ChannelId> {
+    let uuid = Uuid::try_parse(text).ok()?;
+    let mut buffer = Uuid::encode_buffer();
+    let spelled = uuid.hyphenated().encode_lower(&mut buffer);
+    (spelled == text).then_some(ChannelId::from_uuid(uuid))
+}
+
+#[derive(Deserialize)]
+struct UnregisterFields {
+    #[serde(rename = "channelID")]
+    channel: Uuid,
+    #[serde(default)]
+    #[expect(dead_code, reason = "checked for its type, as on the main service")]
+    code: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct AckFields<'a> {
+    #[serde(borrow)]
+    updates: Vec<AckUpdate<'a>>,
+}
+
+#[derive(Deserialize)]
+struct NackFields {
+    #[expect(dead_code, reason = "checked for its type, as on the main service")]
+    version: String,
+    #[serde(default)]
+    #[expect(dead_code, reason = "checked for its type, as on the main service")]
+    code: Option<i32>,
+}
+
+#[derive(Deserialize)]
+struct BroadcastFields<'a> {
+    #[serde(borrow)]
+    #[expect(dead_code, reason = "checked for its type, as on the main service")]
+    broadcasts: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+}
+
+fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, MessageError> {
+    // serde reads a struct from an array as well, in the order of its fields; no peer means that.
+    if !text.trim_start().starts_with('{') {
+        return Err(MessageError::BadJson);
+    }
+    serde_json::from_str(text).map_err(|_| MessageError::BadJson)
+}
+
+/// Why a message was not understood. Each closes the websocket with its text as the reason.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MessageError {
+    /// Not a JSON object, or a field is missing, doubled or of the wrong type.
+    BadJson,
+    /// `register` with a channelID in another form than lower case and dashes.
+    BadChannel,
+    /// An object that says something, but not of which type.
+    NoType,
+    /// A `messageType` that is not known.
+    UnknownType,
+}
+
+impl fmt::Display for MessageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl MessageError {
+    /// What is wrong, short enough for a close frame (123 bytes).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::BadJson => "message is not a JSON object with the fields of its messageType",
+            Self::BadChannel => "channelID must be a UUID in lower case with dashes",
+            Self::NoType => "messageType is missing",
+            Self::UnknownType => "messageType is not known",
+        }
+    }
+}
+
+impl std::error::Error for MessageError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANNEL: &str = "0207da37-1a37-408c-b2f7-d2b9be76bcdc";
+
+    fn channel() -> ChannelId {
+        ChannelId::from_uuid(Uuid::try_parse(CHANNEL).unwrap())
+    }
+
+    fn assert_hello(text: &str, expected: Dialect, named: bool) {
+        let Ok(ClientMessage::Hello { dialect, uaid }) = parse(text) else {
+            panic!("{text}: {:?}", parse(text));
+        };
+        assert_eq!((dialect, uaid.is_some()), (expected, named), "{text}");
+    }
+
+    #[test]
+    fn hello_of_each_real_user_agent_is_told_apart() {
+        for (rest, dialect, named) in [
+            (
+                r#""broadcasts":{},"use_webpush":true"#,
+                Dialect::WebPush,
+                false,
+            ),
+            (r#""uaid":"ID","use_webpush":true"#, Dialect::WebPush, true),
+            (
+                r#""uaid":"","channelIDs":[],"use_webpush":true"#,
+                Dialect::WebPush,
+                false,
+            ),
+            (r#""uaid":"ID""#, Dialect::WebPush, true),
+            (
+                r#""uaid":null,"use_webpush":"any""#,
+                Dialect::WebPush,
+                false,
+            ),
+            (r#""uaid":"ID","channelIDs":[]"#, Dialect::SimplePush, true),
+            (r#""channelIDs":["any text"]"#, Dialect::SimplePush, false),
+        ] {
+            let rest = rest.replace("\"ID\"", "\"5899e2060503436faf416102564443e0\"");
+            assert_hello(
+                &format!(r#"{{{rest},"messageType":"hello"}}"#),
+                dialect,
+                named,
+            );
+        }
+        assert_hello(r#"{"messageType":"hello"}"#, Dialect::WebPush, false);
+    }
+
+    #[test]
+    fn hello_with_a_field_of_the_wrong_type_is_refused() {
+        for fields in [
+            r#""uaid":5"#,
+            r#""use_webpush":true,"channelIDs":["abc"]"#,
+            r#""use_webpush":true,"channelIDs":"abc""#,
+            r#""use_webpush":true,"broadcasts":[]"#,
+            r#""use_webpush":true,"broadcasts":{"a":1}"#,
+            r#""uaid":"","uaid":"""#,
+        ] {
+            let text = format!(r#"{{"messageType":"hello",{fields}}}"#);
+            assert_eq!(parse(&text), Err(MessageError::BadJson), "{text}");
+        }
+    }
+
+    #[test]
+    fn register_takes_only_the_lower_case_dashed_channel() {
+        let text = format!(r#"{{"channelID":"{CHANNEL}","messageType":"register"}}"#);
+        let expected = ClientMessage::Register {
+            channel: channel(),
+            key: RegisterKey::Absent,
+        };
+        assert_eq!(parse(&text), Ok(expected));
+        for bad in [
+            CHANNEL.to_uppercase(),
+            CHANNEL.replace('-', ""),
+            "testChannel".to_owned(),
+            String::new(),
+        ] {
+            let text = format!(r#"{{"channelID":"{bad}","messageType":"register"}}"#);
+            assert_eq!(parse(&text), Err(MessageError::BadChannel), "{bad}");
+        }
+        for missing in ["", r#","channelID":null"#, r#","channelID":5"#] {
+            let text = format!(r#"{{"messageType":"register"{missing}}}"#);
+            assert_eq!(parse(&text), Err(MessageError::BadJson), "{text}");
+        }
+    }
+
+    #[test]
+    fn register_key_is_digested_with_and_without_padding() {
+        let key = |key: &str| {
+            let text =
+                format!(r#"{{"messageType":"register","channelID":"{CHANNEL}","key":"{key}"}}"#);
+            match parse(&text) {
+                Ok(ClientMessage::Register { key, .. }) => key,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(key("YQ=="), RegisterKey::Present(KeyDigest::of(b"a")));
+        assert_eq!(key("YQ"), RegisterKey::Present(KeyDigest::of(b"a")));
+        assert_eq!(key(""), RegisterKey::Present(KeyDigest::of(b"")));
+        assert_eq!(key("a+b/"), RegisterKey::Invalid);
+        assert_eq!(key(&"A".repeat(10_000)), RegisterKey::Invalid);
+    }
+
+    #[test]
+    fn ack_carries_channel_version_and_code() {
+        let text = format!(
+            r#"{{"messageType":"ack","updates":[{{"channelID":"{CHANNEL}","version":"v","code":102}},{{"channelID":"{CHANNEL}","version":""}}]}}"#
+        );
+        let Ok(ClientMessage::Ack(updates)) = parse(&text) else {
+            panic!("{:?}", parse(&text));
+        };
+        assert_eq!(updates.len(), 2);
+        assert_eq!(
+            (updates[0].channel(), &*updates[0].version),
+            (channel(), "v")
+        );
+        assert_eq!(updates[0].code(), AckCode::NotDelivered);
+        assert_eq!(updates[1].code(), AckCode::Delivered);
+    }
+
+    #[test]
+    fn ack_with_a_missing_or_wrong_field_is_refused() {
+        for updates in [
+            "",
+            r#","updates":[{"version":"v"}]"#,
+            r#","updates":[{"channelID":"0207da37-1a37-408c-b2f7-d2b9be76bcdc"}]"#,
+            r#","updates":[{"channelID":"0207da37-1a37-408c-b2f7-d2b9be76bcdc","version":1}]"#,
+            r#","updates":[{"channelID":"0207da37-1a37-408c-b2f7-d2b9be76bcdc","version":"","code":65536}]"#,
+        ] {
+            let text = format!(r#"{{"messageType":"ack"{updates}}}"#);
+            assert_eq!(parse(&text), Err(MessageError::BadJson), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_form_of_a_ping_is_a_ping() {
+        for text in [
+            "{}",
+            "{ }",
+            " {\n} ",
+            r#"{"messageType":"ping"}"#,
+            r#"{"messageType":"ping","x":[1]}"#,
+        ] {
+            assert_eq!(parse(text), Ok(ClientMessage::Ping), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        for (text, error) in [
+            ("", MessageError::BadJson),
+            ("nonsense", MessageError::BadJson),
+            ("[]", MessageError::BadJson),
+            (r#"["hello"]"#, MessageError::BadJson),
+            ("5", MessageError::BadJson),
+            ("null", MessageError::BadJson),
+            ("{} {}", MessageError::BadJson),
+            (r#"{"messageType":5}"#, MessageError::BadJson),
+            (
+                r#"{"messageType":"ping","messageType":"ping"}"#,
+                MessageError::BadJson,
+            ),
+            (r#"{"x":1}"#, MessageError::NoType),
+            (r#"{"messageType":"HELLO"}"#, MessageError::UnknownType),
+            (r#"{"messageType":"purge"}"#, MessageError::UnknownType),
+        ] {
+            assert_eq!(parse(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn deeply_nested_json_is_refused_without_a_deep_stack() {
+        let deep = format!(r#"{{"messageType":"hello","uaid":{}"#, "[".repeat(60_000));
+        assert_eq!(parse(&deep), Err(MessageError::BadJson));
+        let ignored = format!(
+            r#"{{"messageType":"ping","x":{}{}}}"#,
+            "[".repeat(30_000),
+            "]".repeat(30_000)
+        );
+        assert!(parse(&ignored).is_ok() || parse(&ignored) == Err(MessageError::BadJson));
+    }
+
+    #[test]
+    fn close_reasons_fit_into_a_close_frame() {
+        for error in [
+            MessageError::BadJson,
+            MessageError::BadChannel,
+            MessageError::NoType,
+            MessageError::UnknownType,
+        ] {
+            assert!(error.as_str().len() <= 123);
+        }
+    }
+}

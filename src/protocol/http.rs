@@ -1,0 +1,271 @@
+//! Requests and answers of everything on the push port, without a socket: routes, the headers that
+//! every answer carries, cross-origin rules.
+
+use std::net::IpAddr;
+
+use super::problem::Problem;
+use super::push_request::{Body, PushHeaders};
+use crate::model::limits::ENDPOINT_URL_BYTES_MAX;
+
+/// One request, as far as anybody here looks at it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who sent it.
+    pub peer: IpAddr,
+    /// `GET`, `POST`, …
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    /// `http://` and the `Host` header: how the peer reached us, if it said so in a usable form.
+    pub base_url: Option<BaseUrl>,
+    /// Whether it asks for a websocket.
+    pub upgrade: Upgrade,
+    /// What a push message needs.
+    pub headers: PushHeaders,
+    /// Its body.
+    pub body: Body,
+}
+
+/// Whether a request asks for a websocket (RFC 6455 section 4.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Upgrade {
+    /// It does not.
+    None,
+    /// It does, in full.
+    Websocket,
+    /// It does, but without what the handshake needs.
+    BadWebsocket,
+}
+
+/// What is behind a path of the push port.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Route<'a> {
+    /// `/wpush/v1/TOKEN` and `/wpush/TOKEN`: anybody may post.
+    OpenEndpoint(&'a str),
+    /// `/wpush/v2/TOKEN`: only the owner of a VAPID key may post.
+    RestrictedEndpoint(&'a str),
+    /// `/m/TOKEN`: a push message that was accepted.
+    Message(&'a str),
+    /// Anything else.
+    Other,
+}
+
+impl<'a> Route<'a> {
+    /// What is behind `path`.
+    pub fn of(path: &'a str) -> Self {
+        let mut parts = path.split('/');
+        // A path starts with a slash, so the first part is empty.
+        match (
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+        ) {
+            (Some(""), Some("wpush"), Some("v1"), Some(token), None) => Self::OpenEndpoint(token),
+            (Some(""), Some("wpush"), Some("v2"), Some(token), None) => {
+                Self::RestrictedEndpoint(token)
+            }
+            (Some(""), Some("wpush"), Some(token), None, None) => Self::OpenEndpoint(token),
+            (Some(""), Some("m"), Some(token), None, None) => Self::Message(token),
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The first part of an endpoint URL: scheme, host and port, perhaps a path; no slash at its end.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BaseUrl(Box<str>);
+
+/// Bytes of an endpoint URL behind its base: `/wpush/v2/` and the longest token.
+const ENDPOINT_TAIL_BYTES_MAX: usize = 10 + 114;
+/// Longest base, so that UnifiedPush's limit on the whole URL is kept.
+const BASE_URL_BYTES_MAX: usize = ENDPOINT_URL_BYTES_MAX - ENDPOINT_TAIL_BYTES_MAX;
+const SCHEME: &str = "http://";
+const HOST_BYTES_MAX: usize = BASE_URL_BYTES_MAX - SCHEME.len();
+
+impl BaseUrl {
+    /// Of a configured public URL, already checked.
+    pub fn configured(url: &str) -> Self {
+        Self(url.trim_end_matches('/').into())
+    }
+
+    /// Of a `Host` header: a name or an address, and perhaps a port.
+    pub fn of_host(host: &str) -> Option<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        let usable = !host.is_empty() && host.bytes().all(allowed);
+        (usable && host.len() <= HOST_BYTES_MAX).then(|| Self(format!("{SCHEME}{host}").into()))
+    }
+
+    /// The URL that an application server posts to.
+    pub fn endpoint(&self, restricted: bool, token: &str) -> String {
+        let version = if restricted { "v2" } else { "v1" };
+        format!("{}/wpush/{version}/{token}", self.0)
+    }
+
+    /// The URL of an accepted push message.
+    pub fn message(&self, token: &str) -> String {
+        format!("{}/m/{token}", self.0)
+    }
+}
+
+/// An answer: status, headers, body. Length, date and connection headers are the server's.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// Names in their usual spelling.
+    pub headers: Vec<(&'static str, String)>,
+    /// Often empty.
+    pub body: String,
+}
+
+impl Response {
+    /// Only a status.
+    pub const fn empty(status: u16) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            body: String::new(),
+        }
+    }
+
+    /// A push message is accepted: RFC 8030 section 5.
+    pub fn accepted(location: String, ttl_secs: u32) -> Self {
+        Self {
+            status: 201,
+            headers: vec![("Location", location), ("TTL", ttl_secs.to_string())],
+            body: String::new(),
+        }
+    }
+
+    /// Another method than those of `allow`.
+    pub fn method_not_allowed(allow: &str) -> Self {
+        Self {
+            status: 405,
+            headers: vec![("Allow", allow.to_owned())],
+            body: String::new(),
+        }
+    }
+
+    /// What somebody sees who opens the push port in a browser.
+    pub fn not_a_website() -> Self {
+        Self {
+            status: 426,
+            headers: vec![
+                ("Content-Type", "text/plain; charset=utf-8".to_owned()),
+                ("Upgrade", "websocket".to_owned()),
+            ],
+            body:
+                "This is an edgepush push service. A user agent connects here with a websocket;\n\
+                   the operator's console is on another port, on the machine itself.\n"
+                    .to_owned(),
+        }
+    }
+
+    /// Adds what a web page on another origin needs to read the answer. PROTOCOL.md part 3, 4.10.
+    pub fn allow_origin(&mut self, origin: Option<&str>) {
+        let vary = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+        self.headers.push(("Vary", vary.to_owned()));
+        if let Some(origin) = origin {
+            let exposed = "Location, TTL, Retry-After";
+            self.headers
+                .push(("Access-Control-Allow-Origin", origin.to_owned()));
+            self.headers
+                .push(("Access-Control-Expose-Headers", exposed.to_owned()));
+        }
+    }
+
+    /// The answer to a preflight request: everything that is served here may be asked for.
+    pub fn preflight(requested_headers: Option<&str>) -> Self {
+        let mut headers = vec![
+            (
+                "Access-Control-Allow-Methods",
+                "POST, DELETE, PUT, GET".to_owned(),
+            ),
+            ("Access-Control-Max-Age", "3600".to_owned()),
+        ];
+        if let Some(requested) = requested_headers {
+            headers.push(("Access-Control-Allow-Headers", requested.to_owned()));
+        }
+        Self {
+            status: 200,
+            headers,
+            body: String::new(),
+        }
+    }
+}
+
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Self {
+        let mut headers = vec![("Content-Type", "application/json".to_owned())];
+        let status = problem.wire().status;
+        if status == 410 {
+            headers.push(("Cache-Control", "max-age=86400".to_owned()));
+        }
+        if let Some(secs) = problem.retry_after_secs() {
+            headers.push(("Retry-After", secs.to_string()));
+        }
+        Self {
+            status,
+            headers,
+            body: problem.body(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_told_apart() {
+        for (path, route) in [
+            ("/wpush/v1/abc", Route::OpenEndpoint("abc")),
+            ("/wpush/abc", Route::OpenEndpoint("abc")),
+            ("/wpush/v2/abc", Route::RestrictedEndpoint("abc")),
+            ("/m/abc", Route::Message("abc")),
+            ("/", Route::Other),
+            ("", Route::Other),
+            ("*", Route::Other),
+            ("/wpush/v3/abc", Route::Other),
+            ("/wpush/v1/abc/", Route::Other),
+            ("/wpush", Route::Other),
+            ("/m/abc/d", Route::Other),
+        ] {
+            assert_eq!(Route::of(path), route, "{path}");
+        }
+    }
+
+    #[test]
+    fn host_that_could_change_an_url_is_not_used() {
+        for host in ["pi.local:8090", "192.168.1.2", "[fe80::1]:8090"] {
+            let expected = format!("http://{host}/m/t");
+            assert_eq!(BaseUrl::of_host(host).unwrap().message("t"), expected);
+        }
+        let long = "a".repeat(1000);
+        for host in ["", "a/b", "a b", "user@a", "a?b", "a#b", "ä", long.as_str()] {
+            assert_eq!(BaseUrl::of_host(host), None, "{host}");
+        }
+    }
+
+    #[test]
+    fn longest_endpoint_url_is_within_what_unifiedpush_allows() {
+        let host = "a".repeat(HOST_BYTES_MAX);
+        let url = BaseUrl::of_host(&host)
+            .unwrap()
+            .endpoint(true, &"t".repeat(114));
+        assert_eq!(url.len(), ENDPOINT_URL_BYTES_MAX);
+    }
+
+    #[test]
+    fn gone_may_be_remembered_and_overload_says_when_to_come_back() {
+        let gone = Response::from(Problem::NoSubscription);
+        assert!(
+            gone.headers
+                .contains(&("Cache-Control", "max-age=86400".to_owned()))
+        );
+        let full = Response::from(Problem::QueueFull);
+        assert!(full.headers.contains(&("Retry-After", "300".to_owned())));
+    }
+}

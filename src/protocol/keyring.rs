@@ -1,0 +1,426 @@
+//! Names that need no database: endpoint tokens, UAIDs and message tokens, all under the key file.
+//!
+//! Owns their layout and their cryptography. Randomness is an argument; files are `io`'s.
+
+use std::fmt;
+
+use data_encoding::BASE64URL_NOPAD;
+use ring::{aead, digest, hmac};
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use crate::model::ids::{ChannelId, DatabaseId, MessageId, Uaid};
+
+/// Bytes of one master key.
+pub const KEY_BYTES: usize = 32;
+
+/// Most keys in a key file: opening a foreign token tries one at most, a UAID tries each.
+pub const KEYS_MAX: usize = 16;
+
+/// The keys of one gateway: the newest mints, all of them open.
+pub struct Keyring {
+    /// Newest first; never empty.
+    keys: Vec<Key>,
+}
+
+impl Keyring {
+    /// Takes the master keys, oldest first, as the key file lists them.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyringError`] when there is none, or more than [`KEYS_MAX`].
+    pub fn new(master_keys: &[[u8; KEY_BYTES]]) -> Result<Self, KeyringError> {
+        if master_keys.is_empty() || master_keys.len() > KEYS_MAX {
+            return Err(KeyringError);
+        }
+        let keys = master_keys.iter().rev().map(Key::derive).collect();
+        Ok(Self { keys })
+    }
+
+    fn newest(&self) -> &Key {
+        self.keys.first().expect("`new` takes no empty list")
+    }
+
+    /// Makes a UAID of ours from 8 random bytes.
+    ///
+    /// It looks like a version 4 UUID. The first half is random, the second half authenticates it,
+    /// so that it is recognised without a database.
+    pub fn mint_uaid(&self, random: [u8; 8]) -> Uaid {
+        self.newest().uaid(random)
+    }
+
+    /// Whether this gateway minted `uaid`, under any of its keys.
+    pub fn is_ours(&self, uaid: Uaid) -> bool {
+        let (random, _) = halves(uaid.as_bytes());
+        self.keys
+            .iter()
+            .any(|key| key.uaid(random).as_bytes().ct_eq(uaid.as_bytes()).into())
+    }
+
+    /// The token of an endpoint URL, base64url. The same subscription has the same token each time.
+    pub fn seal_endpoint(&self, endpoint: &Endpoint) -> String {
+        let key = self.newest();
+        let mut plain = [0; RESTRICTED_BYTES];
+        let plain = endpoint.write(&mut plain);
+        let nonce = prefix(hmac::sign(&key.nonce, plain).as_ref());
+
+        let mut token = Vec::with_capacity(TOKEN_BYTES_MAX);
+        token.push(key.id);
+        token.extend_from_slice(&nonce);
+        let mut sealed = plain.to_vec();
+        key.seal
+            .seal_in_place_append_tag(
+                aead::Nonce::assume_unique_for_key(nonce),
+                aead::Aad::from(ENDPOINT_LABEL),
+                &mut sealed,
+            )
+            .expect("a plaintext of 56 bytes is within the cipher's limit");
+        token.append(&mut sealed);
+        BASE64URL_NOPAD.encode(&token)
+    }
+
+    /// What an endpoint token was made of; `None` if it is not ours or was changed.
+    ///
+    /// Padding is tolerated.
+    pub fn open_endpoint(&self, token: &str) -> Option<Endpoint> {
+        let mut bytes = decode_base64url(token, TOKEN_BYTES_MAX)?;
+        let (id, rest) = bytes.split_first_mut()?;
+        let (nonce, sealed) = rest.split_first_chunk_mut::<{ aead::NONCE_LEN }>()?;
+        // Two keys share an id once in 256 pairs, so each that fits is tried, on a fresh copy.
+        self.keys
+            .iter()
+            .filter(|key| key.id == *id)
+            .find_map(|key| {
+                let nonce = aead::Nonce::assume_unique_for_key(*nonce);
+                let mut copy = sealed.to_vec();
+                let plain = key
+                    .seal
+                    .open_in_place(nonce, aead::Aad::from(ENDPOINT_LABEL), &mut copy)
+                    .ok()?;
+                Endpoint::read(plain)
+            })
+    }
+
+    /// The `version` of a notification and the last part of its `Location`: opaque, base64url.
+    pub fn seal_message(&self, database: DatabaseId, id: MessageId) -> String {
+        BASE64URL_NOPAD.encode(&self.newest().message_token(database, id))
+    }
+
+    /// The message behind a token of [`seal_message`](Self::seal_message) under this database;
+    /// `None` if it is of another one, or not ours.
+    pub fn open_message(&self, database: DatabaseId, token: &str) -> Option<MessageId> {
+        let bytes = decode_base64url(token, MESSAGE_TOKEN_BYTES)?;
+        let bytes: [u8; MESSAGE_TOKEN_BYTES] = bytes.try_into().ok()?;
+        let (tag, masked) = bytes.split_first_chunk::<TAG_BYTES>()?;
+        let masked: [u8; 8] = masked.try_into().ok()?;
+        self.keys.iter().find_map(|key| {
+            let id = key.mask(tag, masked);
+            let id = MessageId::from_i64(i64::from_be_bytes(id));
+            let expected = key.message_token(database, id);
+            bool::from(expected.ct_eq(&bytes)).then_some(id)
+        })
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Keyring({} keys)", self.keys.len())
+    }
+}
+
+/// A key file with no key, or with too many.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KeyringError;
+
+impl fmt::Display for KeyringError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "key file must hold 1 to {KEYS_MAX} keys")
+    }
+}
+
+impl std::error::Error for KeyringError {}
+
+/// What an endpoint token holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Endpoint {
+    /// The database that it was minted under.
+    pub database: DatabaseId,
+    /// Whose subscription.
+    pub uaid: Uaid,
+    /// Which of them.
+    pub channel: ChannelId,
+    /// The VAPID key that may post to it; `None` for any application server.
+    pub restricted_to: Option<KeyDigest>,
+}
+
+const UNRESTRICTED_BYTES: usize = 8 + 16 + 16;
+const RESTRICTED_BYTES: usize = UNRESTRICTED_BYTES + DIGEST_BYTES;
+/// Key id, nonce, the longest plaintext, tag.
+const TOKEN_BYTES_MAX: usize = 1 + aead::NONCE_LEN + RESTRICTED_BYTES + TAG_BYTES;
+const TAG_BYTES: usize = 16;
+const MESSAGE_TOKEN_BYTES: usize = TAG_BYTES + 8;
+
+impl Endpoint {
+    fn write<'a>(&self, buffer: &'a mut [u8; RESTRICTED_BYTES]) -> &'a [u8] {
+        buffer[..8].copy_from_slice(&self.database.0);
+        buffer[8..24].copy_from_slice(self.uaid.as_bytes());
+        buffer[24..40].copy_from_slice(self.channel.as_bytes());
+        match self.restricted_to {
+            None => &buffer[..UNRESTRICTED_BYTES],
+            Some(KeyDigest(digest)) => {
+                buffer[40..].copy_from_slice(&digest);
+                buffer
+            }
+        }
+    }
+
+    fn read(plain: &[u8]) -> Option<Self> {
+        let (database, rest) = plain.split_first_chunk()?;
+        let (uaid, rest) = rest.split_first_chunk()?;
+        let (channel, digest) = rest.split_first_chunk()?;
+        let restricted_to = match digest {
+            [] => None,
+            _ => Some(KeyDigest(digest.try_into().ok()?)),
+        };
+        Some(Self {
+            database: DatabaseId(*database),
+            uaid: Uaid::from_bytes(*uaid),
+            channel: ChannelId::from_bytes(*channel),
+            restricted_to,
+        })
+    }
+}
+
+/// What a token remembers of a VAPID public key: 128 bits of its SHA-256, enough that nobody finds
+/// a second key for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KeyDigest([u8; DIGEST_BYTES]);
+
+const DIGEST_BYTES: usize = 16;
+
+impl KeyDigest {
+    /// Digests a decoded public key, of any length.
+    pub fn of(public_key: &[u8]) -> Self {
+        Self(prefix(digest::digest(&digest::SHA256, public_key).as_ref()))
+    }
+}
+
+/// What is derived from one master key. Each purpose has a key of its own.
+struct Key {
+    /// First byte of a token under this key, so that opening it tries no other.
+    id: u8,
+    seal: aead::LessSafeKey,
+    nonce: hmac::Key,
+    uaid: hmac::Key,
+    message: hmac::Key,
+    mask: hmac::Key,
+}
+
+const ENDPOINT_LABEL: &[u8] = b"edgepush endpoint 1";
+
+impl Key {
+    fn derive(master: &[u8; KEY_BYTES]) -> Self {
+        let master = hmac::Key::new(hmac::HMAC_SHA256, master);
+        let sub = |label: &[u8]| hmac::sign(&master, label);
+        let mac = |label| hmac::Key::new(hmac::HMAC_SHA256, sub(label).as_ref());
+        let seal = aead::UnboundKey::new(&aead::CHACHA20_POLY1305, sub(b"seal 1").as_ref())
+            .expect("a SHA-256 digest is as long as a ChaCha20 key");
+        let [id] = prefix(sub(b"id 1").as_ref());
+        Self {
+            id,
+            seal: aead::LessSafeKey::new(seal),
+            nonce: mac(b"nonce 1"),
+            uaid: mac(b"uaid 1"),
+            message: mac(b"message 1"),
+            mask: mac(b"mask 1"),
+        }
+    }
+
+    /// Random half with the version digit, then MAC half with the variant bits (RFC 9562 section 5.4).
+    fn uaid(&self, random: [u8; 8]) -> Uaid {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&random);
+        bytes[6] = bytes[6] & 0x0f | 0x40;
+        let mac: [u8; 8] = prefix(hmac::sign(&self.uaid, &bytes[..8]).as_ref());
+        bytes[8..].copy_from_slice(&mac);
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        Uaid::from_bytes(bytes)
+    }
+
+    /// The tag of the id, then the id masked by that tag: nobody reads from it how many messages
+    /// the gateway has handled.
+    fn message_token(&self, database: DatabaseId, id: MessageId) -> [u8; MESSAGE_TOKEN_BYTES] {
+        let id = id.as_i64().to_be_bytes();
+        let mut text = [0; 16];
+        text[..8].copy_from_slice(&database.0);
+        text[8..].copy_from_slice(&id);
+        let tag: [u8; TAG_BYTES] = prefix(hmac::sign(&self.message, &text).as_ref());
+
+        let mut token = [0; MESSAGE_TOKEN_BYTES];
+        token[..TAG_BYTES].copy_from_slice(&tag);
+        token[TAG_BYTES..].copy_from_slice(&self.mask(&tag, id));
+        token
+    }
+
+    /// Masks an id, or unmasks a masked one.
+    fn mask(&self, tag: &[u8; TAG_BYTES], id: [u8; 8]) -> [u8; 8] {
+        let pad: [u8; 8] = prefix(hmac::sign(&self.mask, tag).as_ref());
+        std::array::from_fn(|i| id[i] ^ pad[i])
+    }
+}
+
+/// The first `N` bytes of a digest, which is 32 bytes long.
+fn prefix<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    *bytes
+        .first_chunk()
+        .expect("a SHA-256 digest is longer than any part that is taken of it")
+}
+
+fn halves(bytes: &[u8; 16]) -> ([u8; 8], [u8; 8]) {
+    let bits = u128::from_be_bytes(*bytes);
+    // Truncation is the point: the upper and the lower half.
+    (
+        ((bits >> 64) as u64).to_be_bytes(),
+        (bits as u64).to_be_bytes(),
+    )
+}
+
+/// Decodes base64url, padded or not, of at most `bytes_max` bytes.
+pub fn decode_base64url(text: &str, bytes_max: usize) -> Option<Vec<u8>> {
+    let text = text.trim_end_matches('=');
+    let chars_max = bytes_max.saturating_mul(4).div_ceil(3);
+    if text.len() > chars_max {
+        return None;
+    }
+    BASE64URL_NOPAD.decode(text.as_bytes()).ok()
+}
+
+/// Any spelling of a UUID as user agents send it: 32 hex digits, dashed, braced or `urn:uuid:`.
+pub fn parse_uaid(text: &str) -> Option<Uaid> {
+    let uuid = Uuid::try_parse(text).ok()?;
+    Some(Uaid::from_bytes(uuid.into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATABASE: DatabaseId = DatabaseId(*b"database");
+
+    fn keyring(keys: &[u8]) -> Keyring {
+        let keys: Vec<_> = keys.iter().map(|&n| [n; KEY_BYTES]).collect();
+        Keyring::new(&keys).unwrap()
+    }
+
+    fn endpoint(restricted_to: Option<KeyDigest>) -> Endpoint {
+        Endpoint {
+            database: DATABASE,
+            uaid: keyring(&[1]).mint_uaid(*b"12345678"),
+            channel: ChannelId::from_bytes(*b"channelchannelch"),
+            restricted_to,
+        }
+    }
+
+    #[test]
+    fn endpoint_token_opens_to_what_was_sealed() {
+        let ring = keyring(&[1]);
+        for restricted_to in [None, Some(KeyDigest::of(b"a public key"))] {
+            let sealed = endpoint(restricted_to);
+            let token = ring.seal_endpoint(&sealed);
+            assert_eq!(ring.open_endpoint(&token), Some(sealed));
+            assert_eq!(ring.open_endpoint(&format!("{token}==")), Some(sealed));
+            assert_eq!(ring.seal_endpoint(&sealed), token, "stable");
+            assert!(token.len() <= 114);
+        }
+    }
+
+    #[test]
+    fn endpoint_token_with_any_bit_changed_does_not_open() {
+        let ring = keyring(&[1]);
+        let token = ring.seal_endpoint(&endpoint(None));
+        let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let changed = BASE64URL_NOPAD.encode(&changed);
+            assert_eq!(ring.open_endpoint(&changed), None, "bit {bit}");
+        }
+        for short in 0..token.len() {
+            assert_eq!(ring.open_endpoint(&token[..short]), None);
+        }
+    }
+
+    #[test]
+    fn garbage_is_no_endpoint_token() {
+        let long = "A".repeat(100_000);
+        for garbage in ["", "=", "AAAA", "ä", "a/b+", long.as_str()] {
+            assert_eq!(keyring(&[1]).open_endpoint(garbage), None);
+        }
+    }
+
+    #[test]
+    fn names_of_an_older_key_stay_good_after_a_new_key_is_added() {
+        let (old, both) = (keyring(&[1]), keyring(&[1, 2]));
+        let token = old.seal_endpoint(&endpoint(None));
+        assert_eq!(both.open_endpoint(&token), Some(endpoint(None)));
+        assert_ne!(both.seal_endpoint(&endpoint(None)), token);
+        assert!(both.is_ours(old.mint_uaid(*b"12345678")));
+        let message = old.seal_message(DATABASE, MessageId::from_i64(7));
+        assert_eq!(
+            both.open_message(DATABASE, &message),
+            Some(MessageId::from_i64(7))
+        );
+    }
+
+    #[test]
+    fn names_of_another_gateway_are_not_ours() {
+        let (ours, theirs) = (keyring(&[1]), keyring(&[2]));
+        assert!(!ours.is_ours(theirs.mint_uaid(*b"12345678")));
+        let token = theirs.seal_endpoint(&endpoint(None));
+        assert_eq!(ours.open_endpoint(&token), None);
+        let message = theirs.seal_message(DATABASE, MessageId::ZERO);
+        assert_eq!(ours.open_message(DATABASE, &message), None);
+    }
+
+    #[test]
+    fn uaid_looks_like_a_random_uuid_and_a_random_uuid_is_not_ours() {
+        let ring = keyring(&[1]);
+        let uaid = ring.mint_uaid([0xff; 8]);
+        assert!(ring.is_ours(uaid));
+        assert_eq!(uaid.uuid().get_version_num(), 4);
+        assert_eq!(uaid.uuid().get_variant(), uuid::Variant::RFC4122);
+        for bit in 0..128 {
+            let other = u128::from_be_bytes(*uaid.as_bytes()) ^ (1 << bit);
+            assert!(!ring.is_ours(Uaid::from_bytes(other.to_be_bytes())));
+        }
+    }
+
+    #[test]
+    fn message_token_belongs_to_one_database() {
+        let ring = keyring(&[1]);
+        let id = MessageId::from_i64(1 << 40);
+        let token = ring.seal_message(DATABASE, id);
+        assert_eq!(token.len(), 32);
+        assert_eq!(ring.open_message(DATABASE, &token), Some(id));
+        assert_eq!(ring.open_message(DatabaseId(*b"another_"), &token), None);
+        assert_eq!(ring.open_message(DATABASE, &token[..31]), None);
+        assert_eq!(ring.open_message(DATABASE, ""), None);
+    }
+
+    #[test]
+    fn uaid_is_read_in_every_spelling() {
+        let plain = "0123456789abcdef0123456789abcdef";
+        let uaid = parse_uaid(plain).unwrap();
+        for spelling in [
+            "01234567-89ab-cdef-0123-456789abcdef",
+            "0123456789ABCDEF0123456789ABCDEF",
+            "{01234567-89ab-cdef-0123-456789abcdef}",
+            "urn:uuid:01234567-89ab-cdef-0123-456789abcdef",
+        ] {
+            assert_eq!(parse_uaid(spelling), Some(uaid), "{spelling}");
+        }
+        for garbage in ["", "garbage", &plain[1..]] {
+            assert_eq!(parse_uaid(garbage), None);
+        }
+    }
+}

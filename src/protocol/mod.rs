@@ -1,0 +1,9 @@
+//! Wire text to [`model`](crate::model) types and back. Pure functions of their arguments.
+
+pub mod client_message;
+pub mod http;
+pub mod keyring;
+pub mod problem;
+pub mod push_request;
+pub mod server_message;
+pub mod vapid;

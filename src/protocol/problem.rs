@@ -1,0 +1,261 @@
+//! Every way in which a request is refused, and how the application server is told: status, errno
+//! and text as on the main service (PROTOCOL.md part 3, 4.10), where it has them.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::model::limits::{QUEUE_RETRY_AFTER_SECS, STORAGE_RETRY_AFTER_SECS};
+
+/// Why a request was refused.
+///
+/// Each text says what to change. None repeats a header's value: values can hold tokens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[allow(missing_docs)] // the text of `wire` beside each name says more than a line here could
+pub enum Problem {
+    // 404 and 410: the endpoint.
+    BadToken,
+    NoSuchRoute,
+    NoSubscription,
+    // 401: who posts.
+    UnknownAuthScheme,
+    MissingVapidToken,
+    MissingVapidKey,
+    InvalidVapidKey,
+    VapidKeyMismatch,
+    // 400: headers.
+    MissingCryptoKey,
+    InvalidCryptoKey,
+    MissingP256ecdsa,
+    MissingTtl,
+    BadTtl,
+    NegativeTtl,
+    MissingContentEncoding,
+    UnknownContentEncoding,
+    MissingEncryption,
+    InvalidEncryption,
+    MissingSalt,
+    InvalidSalt,
+    MissingDh,
+    InvalidDh,
+    SaltNotAllowed,
+    DhNotAllowed,
+    InvalidAes128gcmEncryption,
+    InvalidAes128gcmCryptoKey,
+    TopicTooLong,
+    TopicBadAlphabet,
+    BadUrgency,
+    InvalidMessageId,
+    // What it carries.
+    BodyTooLarge,
+    BodyIncomplete,
+    // The websocket.
+    WebsocketForbidden,
+    BadHost,
+    BadHandshake,
+    // 429 and 503: limits and faults.
+    QueueFull,
+    StoreFull,
+    Overloaded,
+    StorageFault,
+    ShuttingDown,
+}
+
+/// What is said of a [`Problem`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Wire {
+    /// HTTP status.
+    pub status: u16,
+    /// The main service's number for it, if it has one.
+    pub errno: Option<u16>,
+    /// For the one who reads the application server's log.
+    pub message: &'static str,
+}
+
+const fn wire(status: u16, errno: u16, message: &'static str) -> Wire {
+    Wire {
+        status,
+        errno: Some(errno),
+        message,
+    }
+}
+
+/// A problem that the main service has no number for.
+const fn ours(status: u16, message: &'static str) -> Wire {
+    Wire {
+        status,
+        errno: None,
+        message,
+    }
+}
+
+impl Problem {
+    /// Its status, errno and text.
+    pub const fn wire(self) -> Wire {
+        match self {
+            Self::BadToken => wire(
+                404,
+                102,
+                "Invalid endpoint: its token was not made by this push service",
+            ),
+            Self::NoSuchRoute => wire(404, 102, "Nothing is served at this path"),
+            Self::NoSubscription => wire(410, 106, "No such subscription"),
+            Self::UnknownAuthScheme => wire(401, 109, "Unknown auth scheme"),
+            Self::MissingVapidToken => wire(401, 109, "Missing VAPID token"),
+            Self::MissingVapidKey => wire(401, 109, "Missing VAPID public key"),
+            Self::InvalidVapidKey => wire(401, 109, "Invalid VAPID public key: not base64url"),
+            Self::VapidKeyMismatch => wire(401, 109, "VAPID public key mismatch"),
+            Self::MissingCryptoKey => wire(400, 110, "Missing Crypto-Key header"),
+            Self::InvalidCryptoKey => wire(400, 110, "Invalid Crypto-Key header"),
+            Self::MissingP256ecdsa => wire(400, 110, "Missing p256ecdsa in Crypto-Key header"),
+            Self::MissingTtl => wire(400, 111, "Missing TTL value"),
+            Self::BadTtl => wire(400, 112, "ttl: TTL must be a whole number of seconds"),
+            Self::NegativeTtl => wire(400, 114, "ttl: TTL must be greater than 0"),
+            Self::MissingContentEncoding => wire(400, 110, "Missing Content-Encoding header"),
+            Self::UnknownContentEncoding => wire(400, 110, "Unknown Content-Encoding header"),
+            Self::MissingEncryption => wire(400, 110, "Missing Encryption header"),
+            Self::InvalidEncryption => wire(400, 110, "Invalid Encryption header"),
+            Self::MissingSalt => wire(400, 110, "Missing salt value in Encryption header"),
+            Self::InvalidSalt => wire(400, 110, "Invalid salt value in Encryption header"),
+            Self::MissingDh => wire(400, 110, "Missing dh value in Crypto-Key header"),
+            Self::InvalidDh => wire(400, 110, "Invalid dh value in Crypto-Key header"),
+            Self::SaltNotAllowed => wire(
+                400,
+                110,
+                "Do not include 'salt' header in aes128gcm Encryption header",
+            ),
+            Self::DhNotAllowed => wire(
+                400,
+                110,
+                "Do not include 'dh' header in aes128gcm Crypto-Key header",
+            ),
+            Self::InvalidAes128gcmEncryption => {
+                wire(400, 110, "Invalid aes128gcm Encryption header")
+            }
+            Self::InvalidAes128gcmCryptoKey => {
+                wire(400, 110, "Invalid aes128gcm Crypto-Key header")
+            }
+            Self::TopicTooLong => wire(
+                400,
+                113,
+                "topic: Topic must be no greater than 32 characters",
+            ),
+            Self::TopicBadAlphabet => wire(
+                400,
+                113,
+                "topic: Topic must be URL and Filename safe Base64 alphabet",
+            ),
+            Self::BadUrgency => ours(
+                400,
+                "urgency: Urgency must be one of very-low, low, normal, high",
+            ),
+            Self::InvalidMessageId => ours(400, "Invalid message ID"),
+            Self::BodyTooLarge => wire(413, 104, "payload reached size limit"),
+            Self::BodyIncomplete => ours(408, "The request's body did not arrive in time"),
+            Self::WebsocketForbidden => ours(
+                403,
+                "User agents may not connect from this address; see access.websocket_from in the configuration",
+            ),
+            Self::BadHost => ours(400, "The Host header is missing or is not a host name"),
+            Self::BadHandshake => ours(
+                400,
+                "A websocket needs GET, Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key",
+            ),
+            Self::QueueFull => ours(
+                429,
+                "Too many messages wait for this user agent; send again when it has been online",
+            ),
+            Self::StoreFull => ours(503, "The push service's storage has reached its limit"),
+            Self::Overloaded => wire(503, 201, "Please slow message send rate"),
+            Self::StorageFault => wire(
+                503,
+                201,
+                "The push service cannot store messages at the moment",
+            ),
+            Self::ShuttingDown => ours(503, "The push service is restarting"),
+        }
+    }
+
+    /// Seconds after which to try again, where that can help.
+    pub const fn retry_after_secs(self) -> Option<u32> {
+        match self.wire().status {
+            429 => Some(QUEUE_RETRY_AFTER_SECS),
+            503 => Some(STORAGE_RETRY_AFTER_SECS),
+            _ => None,
+        }
+    }
+
+    /// The JSON body, in the main service's form.
+    pub fn body(self) -> String {
+        #[derive(Serialize)]
+        struct Body {
+            code: u16,
+            errno: Option<u16>,
+            error: &'static str,
+            message: &'static str,
+            more_info: &'static str,
+        }
+        let wire = self.wire();
+        serde_json::to_string(&Body {
+            code: wire.status,
+            errno: wire.errno,
+            error: reason_phrase(wire.status),
+            message: wire.message,
+            more_info: MORE_INFO,
+        })
+        .expect("five plain fields are always JSON")
+    }
+}
+
+/// Where the main service explains its numbers; they mean the same here.
+const MORE_INFO: &str = "http://autopush.readthedocs.io/en/latest/http.html#error-codes";
+
+/// The name of a status that a [`Problem`] can have (RFC 9110 section 15).
+const fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        408 => "Request Timeout",
+        410 => "Gone",
+        413 => "Payload Too Large",
+        429 => "Too Many Requests",
+        503 => "Service Unavailable",
+        _ => "Error",
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.wire().message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_has_the_main_services_fields_in_its_order() {
+        assert_eq!(
+            Problem::MissingTtl.body(),
+            r#"{"code":400,"errno":111,"error":"Bad Request","message":"Missing TTL value","more_info":"http://autopush.readthedocs.io/en/latest/http.html#error-codes"}"#
+        );
+        assert!(Problem::InvalidMessageId.body().contains(r#""errno":null"#));
+    }
+
+    #[test]
+    fn what_passes_by_itself_says_when_to_try_again() {
+        for problem in [
+            Problem::QueueFull,
+            Problem::Overloaded,
+            Problem::StorageFault,
+        ] {
+            assert!(problem.retry_after_secs().is_some());
+        }
+        assert_eq!(Problem::MissingTtl.retry_after_secs(), None);
+    }
+}

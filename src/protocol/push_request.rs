@@ -1,0 +1,481 @@
+//! What an application server posts to an endpoint: headers of RFC 8030 section 5 and of the two
+//! content encodings, checked in the order of the main service (PROTOCOL.md part 3, 4.10).
+
+use super::keyring::{Endpoint, KeyDigest};
+use super::problem::Problem;
+use super::vapid;
+use crate::model::limits::BODY_BYTES_MAX;
+use crate::model::message::{Content, Encoding, Topic, TopicError, Ttl, Urgency, is_base64url};
+
+/// The headers of a push message, as they arrived; a repeated one is joined by `, `.
+#[derive(Clone, Debug, Default)]
+pub struct PushHeaders {
+    /// `Authorization`
+    pub authorization: Option<String>,
+    /// `Content-Encoding`
+    pub content_encoding: Option<String>,
+    /// `Crypto-Key`
+    pub crypto_key: Option<String>,
+    /// `Encryption`
+    pub encryption: Option<String>,
+    /// `Topic`
+    pub topic: Option<String>,
+    /// `TTL`
+    pub ttl: Option<String>,
+    /// `Urgency`
+    pub urgency: Option<String>,
+}
+
+/// What arrived of a request's body.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Body {
+    /// All of it; at most [`BODY_BYTES_MAX`] bytes.
+    Whole(Vec<u8>),
+    /// More than [`BODY_BYTES_MAX`] bytes; not kept.
+    TooLarge,
+    /// The peer stopped sending.
+    Incomplete,
+}
+
+/// A push message as posted, before it has an id and a time.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Draft {
+    /// How long to keep it, already lowered.
+    pub ttl: Ttl,
+    /// Which older ones it replaces.
+    pub topic: Option<Topic>,
+    /// How much it matters.
+    pub urgency: Urgency,
+    /// What it says.
+    pub content: Option<Content>,
+}
+
+/// Whether this application server may post to the endpoint.
+///
+/// # Errors
+///
+/// Those of [`vapid::public_key`], also for an endpoint that is open to anybody; for a restricted
+/// one [`Problem::MissingVapidKey`] and [`Problem::VapidKeyMismatch`].
+pub fn authorize(endpoint: &Endpoint, headers: &PushHeaders) -> Result<(), Problem> {
+    let key = match &headers.authorization {
+        None => None,
+        Some(text) => Some(vapid::public_key(text, headers.crypto_key.as_deref())?),
+    };
+    match (endpoint.restricted_to, key) {
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(Problem::MissingVapidKey),
+        (Some(digest), Some(key)) if KeyDigest::of(&key) == digest => Ok(()),
+        (Some(_), Some(_)) => Err(Problem::VapidKeyMismatch),
+    }
+}
+
+/// Reads the message itself.
+///
+/// # Errors
+///
+/// In this order: the body (408, 413), `TTL` (111, 112), the content encoding (110), a negative
+/// `TTL` (114), `Topic` (113), `Urgency`.
+pub fn read(headers: &PushHeaders, body: Body) -> Result<Draft, Problem> {
+    let body = match body {
+        Body::Whole(bytes) if bytes.len() <= BODY_BYTES_MAX => bytes,
+        Body::Whole(_) | Body::TooLarge => return Err(Problem::BodyTooLarge),
+        Body::Incomplete => return Err(Problem::BodyIncomplete),
+    };
+    let ttl_secs = ttl_secs(headers.ttl.as_deref())?;
+    let content = if body.is_empty() {
+        None
+    } else {
+        Some(content(headers, body)?)
+    };
+    let ttl_secs = u64::try_from(ttl_secs).map_err(|_| Problem::NegativeTtl)?;
+    Ok(Draft {
+        ttl: Ttl::from_secs_lowered(ttl_secs),
+        topic: topic(headers.topic.as_deref())?,
+        urgency: urgency(headers.urgency.as_deref())?,
+        content,
+    })
+}
+
+/// `TTL` in seconds, of any size; a number too large for an `i64` is the largest.
+fn ttl_secs(value: Option<&str>) -> Result<i64, Problem> {
+    let text = value.ok_or(Problem::MissingTtl)?.trim();
+    let (negative, digits) = match text.as_bytes() {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err(Problem::BadTtl);
+    }
+    let limit = if negative { i64::MIN } else { i64::MAX };
+    Ok(text.parse().unwrap_or(limit))
+}
+
+fn topic(value: Option<&str>) -> Result<Option<Topic>, Problem> {
+    let Some(text) = value else { return Ok(None) };
+    match Topic::new(text) {
+        Ok(topic) => Ok(Some(topic)),
+        Err(TopicError::TooLong) => Err(Problem::TopicTooLong),
+        Err(TopicError::BadAlphabet) => Err(Problem::TopicBadAlphabet),
+    }
+}
+
+fn urgency(value: Option<&str>) -> Result<Urgency, Problem> {
+    match value.map(str::trim) {
+        None | Some("normal") => Ok(Urgency::Normal),
+        Some("very-low") => Ok(Urgency::VeryLow),
+        Some("low") => Ok(Urgency::Low),
+        Some("high") => Ok(Urgency::High),
+        Some(_) => Err(Problem::BadUrgency),
+    }
+}
+
+fn content(headers: &PushHeaders, body: Vec<u8>) -> Result<Content, Problem> {
+    let encryption = headers.encryption.as_deref().map(clean);
+    let crypto_key = headers.crypto_key.as_deref().map(clean);
+    let encoding = match headers.content_encoding.as_deref() {
+        None => return Err(Problem::MissingContentEncoding),
+        Some("aesgcm") => {
+            check_aesgcm(encryption.as_deref(), crypto_key.as_deref())?;
+            Encoding::Aesgcm
+        }
+        Some("aes128gcm") => {
+            check_aes128gcm(encryption.as_deref(), crypto_key.as_deref())?;
+            Encoding::Aes128gcm
+        }
+        Some(_) => return Err(Problem::UnknownContentEncoding),
+    };
+    Ok(Content {
+        encoding,
+        encryption: encryption.map(Into::into),
+        crypto_key: crypto_key.map(Into::into),
+        body: body.into(),
+    })
+}
+
+/// The keys travel in the headers: a salt, and, if there is `Crypto-Key` at all, `dh`.
+fn check_aesgcm(encryption: Option<&str>, crypto_key: Option<&str>) -> Result<(), Problem> {
+    let encryption = encryption.ok_or(Problem::MissingEncryption)?;
+    let salt = header_item(encryption, "salt")
+        .map_err(|_| Problem::InvalidEncryption)?
+        .ok_or(Problem::MissingSalt)?;
+    if !is_base64url(salt) {
+        return Err(Problem::InvalidSalt);
+    }
+    let Some(crypto_key) = crypto_key else {
+        return Ok(());
+    };
+    let dh = header_item(crypto_key, "dh")
+        .map_err(|_| Problem::InvalidCryptoKey)?
+        .ok_or(Problem::MissingDh)?;
+    if is_base64url(dh) {
+        Ok(())
+    } else {
+        Err(Problem::InvalidDh)
+    }
+}
+
+/// The keys travel in the body: the headers may hold other things, but not these.
+fn check_aes128gcm(encryption: Option<&str>, crypto_key: Option<&str>) -> Result<(), Problem> {
+    let item = |header: Option<&str>, name| match header {
+        None => Ok(false),
+        Some(header) => header_item(header, name).map(|item| item.is_some()),
+    };
+    if item(encryption, "salt").map_err(|_| Problem::InvalidAes128gcmEncryption)? {
+        return Err(Problem::SaltNotAllowed);
+    }
+    if item(crypto_key, "dh").map_err(|_| Problem::InvalidAes128gcmCryptoKey)? {
+        return Err(Problem::DhNotAllowed);
+    }
+    Ok(())
+}
+
+/// A header that is not made of `name=value` items.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NotItems;
+
+/// The value of `name` in `name=value;name=value,…`, without its quotes.
+///
+/// # Errors
+///
+/// [`NotItems`] when any item has no `=`, or when the header holds what is not printable ASCII.
+pub fn header_item<'a>(header: &'a str, name: &str) -> Result<Option<&'a str>, NotItems> {
+    if !header.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Err(NotItems);
+    }
+    let mut found = None;
+    for item in header.split([';', ',']) {
+        let (key, value) = item.trim().split_once('=').ok_or(NotItems)?;
+        if key == name && found.is_none() {
+            found = Some(value.trim_matches('"'));
+        }
+    }
+    Ok(found)
+}
+
+/// What is forwarded of `Encryption` and `Crypto-Key`: no quotes, no base64 padding at an item's end.
+fn clean(header: &str) -> String {
+    let unquoted = header.replace('"', "");
+    let mut clean = String::with_capacity(unquoted.len());
+    for item in unquoted.split_inclusive([';', ',']) {
+        let (item, separator) = match item.strip_suffix([';', ',']) {
+            Some(rest) => item.split_at(rest.len()),
+            None => (item, ""),
+        };
+        clean.push_str(item.trim_end_matches('='));
+        clean.push_str(separator);
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ids::{ChannelId, DatabaseId, Uaid};
+
+    fn headers(change: impl FnOnce(&mut PushHeaders)) -> PushHeaders {
+        let mut headers = PushHeaders {
+            ttl: Some("60".to_owned()),
+            content_encoding: Some("aes128gcm".to_owned()),
+            ..PushHeaders::default()
+        };
+        change(&mut headers);
+        headers
+    }
+
+    fn read_body(change: impl FnOnce(&mut PushHeaders)) -> Result<Draft, Problem> {
+        read(&headers(change), Body::Whole(vec![1]))
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    impl std::fmt::Debug for Draft {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(f, "Draft({:?}, {:?})", self.ttl, self.topic)
+        }
+    }
+
+    #[test]
+    fn ttl_is_read_as_the_main_service_reads_it() {
+        for (text, secs) in [
+            ("0", 0),
+            ("60", 60),
+            ("+5", 5),
+            ("2592001", 2_592_000),
+            ("99999999999999999999999999", 2_592_000),
+        ] {
+            let draft = read_body(|h| h.ttl = some(text)).unwrap();
+            assert_eq!(draft.ttl.as_secs(), secs, "{text}");
+        }
+        for text in ["", "abc", "1.5", "5s", "--5", "+", "-", "٣", "60, 60"] {
+            let refused = read_body(|h| h.ttl = some(text));
+            assert_eq!(refused, Err(Problem::BadTtl), "{text}");
+        }
+        for text in ["-1", "-99999999999999999999999"] {
+            let refused = read_body(|h| h.ttl = some(text));
+            assert_eq!(refused, Err(Problem::NegativeTtl), "{text}");
+        }
+        assert_eq!(read_body(|h| h.ttl = None), Err(Problem::MissingTtl));
+    }
+
+    #[test]
+    fn body_is_taken_up_to_its_limit_and_not_one_byte_more() {
+        let plain = headers(|_| ());
+        let draft = read(&plain, Body::Whole(vec![0; BODY_BYTES_MAX])).unwrap();
+        assert_eq!(draft.content.unwrap().body.len(), BODY_BYTES_MAX);
+        for body in [Body::Whole(vec![0; BODY_BYTES_MAX + 1]), Body::TooLarge] {
+            assert_eq!(read(&plain, body), Err(Problem::BodyTooLarge));
+        }
+    }
+
+    #[test]
+    fn empty_body_needs_no_encoding_and_carries_no_headers() {
+        let draft = read(&headers(|h| h.content_encoding = None), Body::Whole(vec![])).unwrap();
+        assert!(draft.content.is_none());
+        let with = headers(|h| h.encryption = some("salt=abc"));
+        assert!(read(&with, Body::Whole(vec![])).unwrap().content.is_none());
+    }
+
+    #[test]
+    fn each_fault_of_the_content_encoding_has_its_own_answer() {
+        for (encoding, encryption, crypto_key, problem) in [
+            (None, None, None, Problem::MissingContentEncoding),
+            (
+                Some("aesgcm128"),
+                None,
+                None,
+                Problem::UnknownContentEncoding,
+            ),
+            (
+                Some("AES128GCM"),
+                None,
+                None,
+                Problem::UnknownContentEncoding,
+            ),
+            (Some("aesgcm"), None, None, Problem::MissingEncryption),
+            (
+                Some("aesgcm"),
+                Some("salt"),
+                None,
+                Problem::InvalidEncryption,
+            ),
+            (
+                Some("aesgcm"),
+                Some("salt=a;b"),
+                None,
+                Problem::InvalidEncryption,
+            ),
+            (
+                Some("aesgcm"),
+                Some("sält=a"),
+                None,
+                Problem::InvalidEncryption,
+            ),
+            (Some("aesgcm"), Some("keyid=a"), None, Problem::MissingSalt),
+            (Some("aesgcm"), Some("salt=a b"), None, Problem::InvalidSalt),
+            (
+                Some("aesgcm"),
+                Some("salt=a"),
+                Some("dh"),
+                Problem::InvalidCryptoKey,
+            ),
+            (
+                Some("aesgcm"),
+                Some("salt=a"),
+                Some("keyid=a"),
+                Problem::MissingDh,
+            ),
+            (
+                Some("aesgcm"),
+                Some("salt=a"),
+                Some("dh=a+b"),
+                Problem::InvalidDh,
+            ),
+            (
+                Some("aes128gcm"),
+                Some("salt=a"),
+                None,
+                Problem::SaltNotAllowed,
+            ),
+            (Some("aes128gcm"), None, Some("dh=a"), Problem::DhNotAllowed),
+            (
+                Some("aes128gcm"),
+                Some("x"),
+                None,
+                Problem::InvalidAes128gcmEncryption,
+            ),
+            (
+                Some("aes128gcm"),
+                None,
+                Some("x"),
+                Problem::InvalidAes128gcmCryptoKey,
+            ),
+        ] {
+            let refused = read_body(|h| {
+                h.content_encoding = encoding.map(str::to_owned);
+                h.encryption = encryption.map(str::to_owned);
+                h.crypto_key = crypto_key.map(str::to_owned);
+            });
+            assert_eq!(
+                refused,
+                Err(problem),
+                "{encoding:?} {encryption:?} {crypto_key:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn encryption_headers_are_forwarded_without_quotes_and_padding() {
+        let draft = read_body(|h| {
+            h.content_encoding = some("aesgcm");
+            h.encryption = some(r#"keyid="p256dh";salt="S82A==""#);
+            h.crypto_key = some(r#"keyid=p256dh;dh=abc=,p256ecdsa=def=="#);
+        });
+        let content = draft.unwrap().content.unwrap();
+        assert_eq!(
+            content.encryption.as_deref(),
+            Some("keyid=p256dh;salt=S82A")
+        );
+        assert_eq!(
+            content.crypto_key.as_deref(),
+            Some("keyid=p256dh;dh=abc,p256ecdsa=def")
+        );
+    }
+
+    #[test]
+    fn urgency_is_one_word_of_four() {
+        for (text, urgency) in [
+            ("very-low", Urgency::VeryLow),
+            ("low", Urgency::Low),
+            ("normal", Urgency::Normal),
+            ("high", Urgency::High),
+        ] {
+            assert_eq!(
+                read_body(|h| h.urgency = some(text)).unwrap().urgency,
+                urgency
+            );
+        }
+        for text in ["", "urgent", "HIGH", "low, high"] {
+            let refused = read_body(|h| h.urgency = some(text));
+            assert_eq!(refused, Err(Problem::BadUrgency), "{text}");
+        }
+    }
+
+    #[test]
+    fn checks_come_in_the_order_of_the_main_service() {
+        // Everything is wrong: each repair brings the next answer.
+        let mut all = PushHeaders {
+            ttl: None,
+            topic: some("bad topic"),
+            urgency: some("bad"),
+            ..PushHeaders::default()
+        };
+        let body = || Body::Whole(vec![1]);
+        assert_eq!(read(&all, Body::TooLarge), Err(Problem::BodyTooLarge));
+        assert_eq!(read(&all, body()), Err(Problem::MissingTtl));
+        all.ttl = some("-1");
+        assert_eq!(read(&all, body()), Err(Problem::MissingContentEncoding));
+        all.content_encoding = some("aes128gcm");
+        assert_eq!(read(&all, body()), Err(Problem::NegativeTtl));
+        all.ttl = some("1");
+        assert_eq!(read(&all, body()), Err(Problem::TopicBadAlphabet));
+        all.topic = some(&"a".repeat(33));
+        assert_eq!(read(&all, body()), Err(Problem::TopicTooLong));
+        all.topic = None;
+        assert_eq!(read(&all, body()), Err(Problem::BadUrgency));
+        all.urgency = None;
+        assert!(read(&all, body()).is_ok());
+    }
+
+    #[test]
+    fn restricted_endpoint_takes_only_its_own_key() {
+        let endpoint = |restricted_to| Endpoint {
+            database: DatabaseId([0; 8]),
+            uaid: Uaid::from_bytes([0; 16]),
+            channel: ChannelId::from_bytes([0; 16]),
+            restricted_to,
+        };
+        let open = endpoint(None);
+        let restricted = endpoint(Some(KeyDigest::of(&[0xff, 0xef])));
+        let with = |authorization: Option<&str>| PushHeaders {
+            authorization: authorization.map(str::to_owned),
+            ..PushHeaders::default()
+        };
+        let (nobody, owner) = (with(None), with(Some("vapid t=a.b.c,k=_-8")));
+        let (other, broken) = (with(Some("vapid t=a.b.c,k=AAAA")), with(Some("x")));
+
+        assert_eq!(authorize(&restricted, &owner), Ok(()));
+        assert_eq!(
+            authorize(&restricted, &nobody),
+            Err(Problem::MissingVapidKey)
+        );
+        assert_eq!(
+            authorize(&restricted, &other),
+            Err(Problem::VapidKeyMismatch)
+        );
+        assert_eq!(authorize(&open, &nobody), Ok(()));
+        assert_eq!(authorize(&open, &other), Ok(()));
+        assert_eq!(authorize(&open, &broken), Err(Problem::UnknownAuthScheme));
+    }
+}
