@@ -19,5 +19,6 @@
 // A test may panic and may add; the daemon may do neither.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::unwrap_used))]
 
+pub mod engine;
 pub mod model;
 pub mod protocol;

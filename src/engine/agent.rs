@@ -1,0 +1,362 @@
+//! Delivery to one connected user agent: what it was sent, what it acked, what waits on flash.
+//!
+//! Messages reach it in the order of their ids. While it is *live*, a new one is sent at once and
+//! held in memory until it is acked or its window ends. While it is *catching up* (just connected,
+//! reading slowly, or owed a message that had to be written first), new ones go to flash and are
+//! fetched from there in their order; no message waits for another one's ack.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::counters::Counters;
+use super::desk::Desk;
+use super::outbox::{Fate, Outbox, Waiting};
+use super::{RequestId, SessionId};
+use crate::model::durability::Durability;
+use crate::model::ids::{ChannelId, MessageId, Uaid};
+use crate::model::limits::Limits;
+use crate::model::message::PushMessage;
+use crate::model::store::{Deletion, EnqueueOutcome, StoreOp};
+use crate::model::time::Now;
+use crate::protocol::client_message::AckCode;
+use crate::protocol::problem::Problem;
+
+/// Most messages of one page from flash.
+const PAGE_MESSAGES_MAX: u32 = 64;
+
+/// A user agent whose hello has been answered.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) uaid: Uaid,
+    session: SessionId,
+    channels: BTreeSet<ChannelId>,
+    /// Sent on this session and not acked. Beyond `unacked_per_session_max`, stored ones are left
+    /// out: their acks are taken by id.
+    unacked: BTreeMap<MessageId, Unacked>,
+    /// How many of those listed above are on flash or on their way there.
+    stored_unacked: usize,
+    /// How many others were sent from flash, as far as is known.
+    unlisted: usize,
+    mode: Mode,
+    /// The last message sent here.
+    cursor: MessageId,
+    /// Messages on their way to flash that this session must fetch.
+    to_fetch: usize,
+    /// Bytes given to the socket that it has not taken yet.
+    unsent_bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Mode {
+    Live,
+    CatchingUp { fetching: bool },
+}
+
+#[derive(Debug)]
+struct Unacked {
+    channel: ChannelId,
+    /// Sent as soon as it was accepted: the user agent cannot have seen it before.
+    first_time: bool,
+    /// `None` once it is on flash or on its way there.
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    message: Arc<PushMessage>,
+    request: RequestId,
+}
+
+/// A push message that has been accepted for this user agent.
+pub(super) struct Post {
+    pub(super) request: RequestId,
+    pub(super) message: Arc<PushMessage>,
+}
+
+impl Agent {
+    pub(super) fn new(uaid: Uaid, session: SessionId, channels: Vec<ChannelId>) -> Self {
+        Self {
+            uaid,
+            session,
+            channels: channels.into_iter().collect(),
+            unacked: BTreeMap::new(),
+            stored_unacked: 0,
+            unlisted: 0,
+            mode: Mode::CatchingUp { fetching: false },
+            cursor: MessageId::ZERO,
+            to_fetch: 0,
+            unsent_bytes: 0,
+        }
+    }
+
+    pub(super) fn is_subscribed(&self, channel: ChannelId) -> bool {
+        self.channels.contains(&channel)
+    }
+
+    pub(super) fn subscribe(&mut self, channel: ChannelId) {
+        self.channels.insert(channel);
+    }
+
+    /// How many messages wait for their acks in memory only.
+    pub(super) fn held_len(&self) -> usize {
+        self.unacked.values().filter(|u| u.held.is_some()).count()
+    }
+
+    /// Sends a message with TTL 0, or drops it: nobody waits for it.
+    pub(super) fn deliver_now_or_never(&mut self, post: &Post, desk: &mut Desk) {
+        let text = desk.notification(&post.message);
+        if self.has_room_for(text.len(), &desk.limits) {
+            self.send(text, &mut desk.out);
+        }
+        desk.out.accept(post.request);
+    }
+
+    /// Takes an accepted message. Returns whether its window must be watched.
+    pub(super) fn deliver(&mut self, post: Post, desk: &mut Desk) -> bool {
+        let Post { request, message } = post;
+        // On flash an older message of this topic is replaced in the same transaction. One that was
+        // sent from there would stay behind if the newer one never went there.
+        let on_flash = self.stored_unacked > 0 || self.unlisted > 0;
+        let must_replace_on_flash = message.topic.is_some() && on_flash;
+        if self.mode != Mode::Live || must_replace_on_flash {
+            self.keep_and_fetch(message, false, request, &mut desk.out);
+            return false;
+        }
+        let text = desk.notification(&message);
+        if !self.has_room_for(text.len(), &desk.limits) {
+            self.keep_and_fetch(message, false, request, &mut desk.out);
+            return false;
+        }
+        self.drop_replaced(&message, &mut desk.out);
+        self.cursor = message.id;
+        let unacked = Unacked {
+            channel: message.channel,
+            first_time: true,
+            held: Some(Held { message, request }),
+        };
+        self.unacked.insert(self.cursor, unacked);
+        self.send(text, &mut desk.out);
+        if desk.durability == Durability::Relaxed {
+            desk.out.accept(request);
+        }
+        true
+    }
+
+    /// Sends a message to flash, from where this session will fetch it.
+    ///
+    /// `lost`: its endpoint was minted under a database that is gone.
+    pub(super) fn keep_and_fetch(
+        &mut self,
+        message: Arc<PushMessage>,
+        lost: bool,
+        request: RequestId,
+        out: &mut Outbox,
+    ) {
+        if self.mode == Mode::Live {
+            self.mode = Mode::CatchingUp { fetching: false };
+        }
+        self.to_fetch = self.to_fetch.saturating_add(1);
+        let fate = Fate {
+            request,
+            fetched_by: Some(self.session),
+        };
+        out.keep(self.uaid, message, lost, fate);
+    }
+
+    /// A message of [`keep_and_fetch`](Self::keep_and_fetch) is on flash, or was refused there.
+    pub(super) fn kept(
+        &mut self,
+        channel: ChannelId,
+        outcome: Option<EnqueueOutcome>,
+        now: Now,
+        desk: &mut Desk,
+    ) {
+        self.to_fetch = self.to_fetch.saturating_sub(1);
+        if outcome == Some(EnqueueOutcome::KeptAndRestored) {
+            self.channels.insert(channel);
+        }
+        self.catch_up(now, desk);
+    }
+
+    /// Asks for the next page if one is needed and the user agent keeps up.
+    pub(super) fn catch_up(&mut self, now: Now, desk: &mut Desk) {
+        if self.mode != (Mode::CatchingUp { fetching: false }) || self.unsent_bytes > 0 {
+            return;
+        }
+        self.mode = Mode::CatchingUp { fetching: true };
+        let op = StoreOp::Fetch {
+            uaid: self.uaid,
+            after: self.cursor,
+            now: desk.service_time(now),
+            messages_max: PAGE_MESSAGES_MAX,
+            bytes_max: desk.limits.unsent_bytes_max,
+        };
+        desk.out.store(op, Waiting::Page(self.session));
+    }
+
+    /// Sends a page of messages from flash.
+    pub(super) fn page(
+        &mut self,
+        messages: Vec<PushMessage>,
+        more: bool,
+        now: Now,
+        desk: &mut Desk,
+    ) {
+        for message in messages {
+            self.cursor = message.id;
+            // Unregistered since the page was read: its rows are going.
+            if !self.is_subscribed(message.channel) {
+                continue;
+            }
+            if self.unacked.len() < desk.limits.unacked_per_session_max {
+                self.stored_unacked = self.stored_unacked.saturating_add(1);
+                let unacked = Unacked {
+                    channel: message.channel,
+                    first_time: false,
+                    held: None,
+                };
+                self.unacked.insert(message.id, unacked);
+            } else {
+                self.unlisted = self.unlisted.saturating_add(1);
+            }
+            let text = desk.notification(&message);
+            self.send(text, &mut desk.out);
+        }
+        // Messages given to the storage thread behind this page are not in it.
+        if !more && self.to_fetch == 0 {
+            self.mode = Mode::Live;
+            return;
+        }
+        self.mode = Mode::CatchingUp { fetching: false };
+        self.catch_up(now, desk);
+    }
+
+    /// The page could not be read: the next occasion tries again.
+    pub(super) fn page_failed(&mut self) {
+        self.mode = Mode::CatchingUp { fetching: false };
+    }
+
+    /// The socket has taken everything that it was given.
+    pub(super) fn all_sent(&mut self, now: Now, desk: &mut Desk) {
+        self.unsent_bytes = 0;
+        self.catch_up(now, desk);
+    }
+
+    /// Takes an ack. An unknown message is no error: it may have been sent on an earlier session.
+    pub(super) fn ack(&mut self, id: MessageId, code: AckCode, now: Now, out: &mut Outbox) {
+        Counters::add(&mut out.counters.messages_acked);
+        let unacked = self.unacked.remove(&id);
+        if let Some(unacked) = &unacked {
+            // Of a message that it has never seen this can only mean an unknown subscription.
+            if code == AckCode::NotDelivered && unacked.first_time {
+                let channel = unacked.channel;
+                let uaid = self.uaid;
+                out.store(StoreOp::Disown { uaid, channel }, Waiting::Nobody);
+            }
+        }
+        match unacked {
+            Some(Unacked {
+                held: Some(held), ..
+            }) => {
+                Counters::add(&mut out.counters.messages_never_written);
+                out.release(held.message.cost_bytes());
+                out.accept(held.request);
+                return;
+            }
+            Some(Unacked { held: None, .. }) => {
+                self.stored_unacked = self.stored_unacked.saturating_sub(1);
+            }
+            None => self.unlisted = self.unlisted.saturating_sub(1),
+        }
+        let owner = Some(self.uaid);
+        out.delete(now.monotonic, Deletion { id, owner });
+    }
+
+    /// The one message of `channel` that is not acked, if there is exactly one.
+    pub(super) fn only_unacked(&self, channel: ChannelId) -> Option<MessageId> {
+        let mut of_channel = self
+            .unacked
+            .iter()
+            .filter(|(_, unacked)| unacked.channel == channel);
+        let (id, _) = of_channel.next()?;
+        of_channel.next().is_none().then_some(*id)
+    }
+
+    /// The window of a held message has ended: it goes to flash, unless it was acked.
+    pub(super) fn window_ended(&mut self, id: MessageId, out: &mut Outbox) {
+        let Some(held) = self.unacked.get_mut(&id).and_then(|u| u.held.take()) else {
+            return;
+        };
+        self.stored_unacked = self.stored_unacked.saturating_add(1);
+        keep_held(self.uaid, held, out);
+    }
+
+    /// Ends a subscription at once: nothing of it is sent or kept from here on.
+    pub(super) fn unsubscribe(&mut self, channel: ChannelId, out: &mut Outbox) {
+        self.channels.remove(&channel);
+        let gone: Vec<MessageId> = self
+            .unacked
+            .iter()
+            .filter(|(_, unacked)| unacked.channel == channel && unacked.held.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        for id in gone {
+            if let Some(held) = self.unacked.remove(&id).and_then(|u| u.held) {
+                out.release(held.message.cost_bytes());
+                out.refuse(held.request, Problem::NoSubscription);
+            }
+        }
+    }
+
+    /// The session ends: what only memory holds goes to flash, in its order.
+    pub(super) fn leave(&mut self, out: &mut Outbox) {
+        for (_, unacked) in std::mem::take(&mut self.unacked) {
+            if let Some(held) = unacked.held {
+                keep_held(self.uaid, held, out);
+            }
+        }
+    }
+
+    /// A newer message of the same topic takes the place of held ones.
+    fn drop_replaced(&mut self, newer: &PushMessage, out: &mut Outbox) {
+        if newer.topic.is_none() {
+            return;
+        }
+        let same_topic = |unacked: &Unacked| {
+            unacked.held.as_ref().is_some_and(|held| {
+                held.message.channel == newer.channel && held.message.topic == newer.topic
+            })
+        };
+        let replaced: Vec<MessageId> = self
+            .unacked
+            .iter()
+            .filter(|(_, unacked)| same_topic(unacked))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in replaced {
+            if let Some(held) = self.unacked.remove(&id).and_then(|u| u.held) {
+                out.release(held.message.cost_bytes());
+                out.accept(held.request);
+            }
+        }
+    }
+
+    const fn has_room_for(&self, bytes: usize, limits: &Limits) -> bool {
+        // A single message always fits, or a large one would never be sent.
+        self.unsent_bytes == 0 || self.unsent_bytes.saturating_add(bytes) <= limits.unsent_bytes_max
+    }
+
+    fn send(&mut self, text: String, out: &mut Outbox) {
+        Counters::add(&mut out.counters.notifications_sent);
+        self.unsent_bytes = self.unsent_bytes.saturating_add(text.len());
+        out.send(self.session, text);
+    }
+}
+
+fn keep_held(uaid: Uaid, held: Held, out: &mut Outbox) {
+    let fate = Fate {
+        request: held.request,
+        fetched_by: None,
+    };
+    out.keep(uaid, held.message, false, fate);
+}

@@ -1,0 +1,68 @@
+//! What the engine has counted, for the operator's console.
+
+use crate::model::store::StoreError;
+
+/// Sums since the start, and the state of this moment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Snapshot {
+    /// Sums since the start.
+    pub counters: Counters,
+    /// User agents whose hello has been answered and who are still here.
+    pub user_agents_connected: u64,
+    /// Open websockets, those without a hello included.
+    pub websockets_open: u64,
+    /// Push messages on their way: sent and not acked, not written either.
+    pub messages_held: u64,
+    /// Their bytes, and those that wait for the storage thread.
+    pub held_bytes: u64,
+    /// Operations that wait for the storage thread.
+    pub store_queue: u64,
+    /// Seconds since the start.
+    pub uptime_secs: u64,
+    /// What is wrong with the storage, if its last write failed.
+    pub storage_fault: Option<StoreError>,
+}
+
+/// Sums since the start. Each only grows.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Counters {
+    /// Push messages answered 201.
+    pub messages_accepted: u64,
+    /// Push messages refused for what they are or where they went (4xx).
+    pub messages_refused: u64,
+    /// Push messages refused for the gateway's own state (429, 503).
+    pub messages_turned_away: u64,
+    /// Notifications sent to user agents, repeated ones included.
+    pub notifications_sent: u64,
+    /// Push messages that a user agent acked.
+    pub messages_acked: u64,
+    /// Acked in time: never written to flash.
+    pub messages_never_written: u64,
+    /// Push messages written to flash.
+    pub messages_stored: u64,
+    /// Acks with code 101: the application server encrypts wrongly.
+    pub acks_undecryptable: u64,
+    /// Acks with code 102: seen before, or of an unknown subscription.
+    pub acks_not_delivered: u64,
+    /// Nacks: the application failed.
+    pub nacks: u64,
+    /// Push messages that expired in the storage.
+    pub messages_expired: u64,
+    /// Subscriptions made.
+    pub registrations: u64,
+    /// Subscriptions ended.
+    pub unregistrations: u64,
+    /// Websockets closed for a fault of the user agent.
+    pub websockets_faulted: u64,
+    /// Websockets closed because they fell silent.
+    pub websockets_timed_out: u64,
+    /// Writes that the storage refused.
+    pub storage_faults: u64,
+}
+
+impl Counters {
+    /// One more. Stops at the end of the numbers.
+    pub(super) const fn add(counter: &mut u64) {
+        *counter = counter.saturating_add(1);
+    }
+}

@@ -1,0 +1,216 @@
+//! What can happen to the engine, and what it asks for: the whole of its language with `io`.
+
+use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
+use crate::model::store::{StoreOp, StoreReply};
+use crate::protocol::client_message::MessageError;
+use crate::protocol::http::{BaseUrl, Request, Response};
+
+/// Names one websocket for as long as it is open.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SessionId(pub u64);
+
+/// Names one HTTP request until it is answered.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct RequestId(pub u64);
+
+/// What can happen.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A websocket has opened.
+    Opened(Opening),
+    /// A user agent sent a text message. Never between [`Output::Pause`] and [`Output::Resume`].
+    Text {
+        /// Which.
+        session: SessionId,
+        /// The whole message.
+        text: &'a str,
+    },
+    /// A user agent sent a websocket ping or pong: it is there.
+    Alive {
+        /// Which.
+        session: SessionId,
+    },
+    /// A user agent sent what no websocket message of this protocol is.
+    Violation {
+        /// Which.
+        session: SessionId,
+        /// How.
+        violation: Violation,
+    },
+    /// The socket has taken every frame that it was given.
+    AllSent {
+        /// Which.
+        session: SessionId,
+    },
+    /// A websocket is no more. Harmless when repeated, or after a close of ours.
+    Gone {
+        /// Which.
+        session: SessionId,
+    },
+    /// An HTTP request. Answered by exactly one [`Output::Respond`].
+    Request {
+        /// Its name from here on.
+        request: RequestId,
+        /// What it asks.
+        head: Box<Request>,
+    },
+    /// Replies of the storage thread, in the order of their operations.
+    Stored(Vec<StoreReply>),
+    /// [`Engine::next_deadline`](super::Engine::next_deadline) has passed. Harmless when early or repeated.
+    Timeout,
+    /// The process is asked to end. [`Output::Stopped`] follows.
+    Stop,
+}
+
+/// A websocket that has opened.
+#[derive(Debug)]
+pub struct Opening {
+    /// Its name from here on.
+    pub session: SessionId,
+    /// How the user agent reached us.
+    pub base_url: Option<BaseUrl>,
+    /// It came on SimplePush's own path.
+    pub simplepush_path: bool,
+    /// Fresh random bytes, for the name that it may need.
+    pub random: [u8; 8],
+}
+
+/// What no websocket message of this protocol is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Violation {
+    /// A binary message.
+    Binary,
+    /// A message above [`WEBSOCKET_MESSAGE_BYTES_MAX`].
+    TooLong,
+    /// Anything against RFC 6455.
+    Protocol,
+}
+
+/// What the engine asks of its caller, in the order in which it must be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a text frame.
+    Send {
+        /// To whom.
+        session: SessionId,
+        /// The message.
+        text: String,
+    },
+    /// Send a websocket ping.
+    Ping {
+        /// To whom.
+        session: SessionId,
+    },
+    /// Read no further messages of this user agent until [`Output::Resume`]: an answer is on its
+    /// way, and answers keep the order of their questions.
+    Pause {
+        /// Whose.
+        session: SessionId,
+    },
+    /// Read again.
+    Resume {
+        /// Whose.
+        session: SessionId,
+    },
+    /// Close the websocket. Nothing follows for this session.
+    Close {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Answer a request. Nothing follows for it.
+    Respond {
+        /// Which.
+        request: RequestId,
+        /// 101 opens the websocket that was asked for.
+        response: Response,
+    },
+    /// Give the operation to the storage thread.
+    Store(StoreOp),
+    /// Everything is in order to end the process.
+    Stopped,
+}
+
+/// Why the gateway ended a session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum CloseReason {
+    /// The process ends.
+    GoingAway,
+    /// The user agent has opened another websocket.
+    Superseded,
+    /// No `hello` in time.
+    HelloTimeout,
+    /// No answer to a websocket ping in time.
+    PongTimeout,
+    /// A message that is not one.
+    BadMessage(MessageError),
+    /// Another message before `hello`.
+    HelloExpected,
+    /// A `hello` from a user agent that had already said it.
+    SecondHello,
+    /// A user agent of the old protocol.
+    SimplePush,
+    /// Application pings in too quick a succession.
+    PingTooSoon,
+    /// A binary message.
+    BinaryMessage,
+    /// A message above the limit.
+    MessageTooLong,
+    /// Anything against RFC 6455.
+    ProtocolViolation,
+    /// The storage failed when the user agent said hello.
+    StorageFault,
+}
+
+impl CloseReason {
+    /// The close code (RFC 6455 section 7.4; which one for what: PROTOCOL.md part 3, 4.2).
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::GoingAway => 1001,
+            Self::MessageTooLong | Self::ProtocolViolation => 1002,
+            Self::BinaryMessage => 1003,
+            Self::Superseded
+            | Self::HelloTimeout
+            | Self::PongTimeout
+            | Self::BadMessage(_)
+            | Self::HelloExpected
+            | Self::SecondHello
+            | Self::SimplePush
+            | Self::PingTooSoon
+            | Self::StorageFault => 1011,
+        }
+    }
+
+    /// The reason in words, at most 123 bytes.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::GoingAway => "push service is stopping or restarting; connect again",
+            Self::Superseded => "this user agent has opened another websocket",
+            Self::HelloTimeout => "no hello in time",
+            Self::PongTimeout => "no pong in time",
+            Self::BadMessage(error) => error.as_str(),
+            Self::HelloExpected => "the first message must be hello",
+            Self::SecondHello => "only one hello per websocket",
+            Self::SimplePush => "this version speaks WebPush only: say hello with use_webpush",
+            Self::PingTooSoon => "pings come too quickly",
+            Self::BinaryMessage => "messages must be text frames",
+            Self::MessageTooLong => {
+                const { assert!(WEBSOCKET_MESSAGE_BYTES_MAX == 65_536) };
+                "message is longer than 65536 bytes"
+            }
+            Self::ProtocolViolation => "not a valid websocket frame",
+            Self::StorageFault => "storage failed; connect again later",
+        }
+    }
+}
+
+impl From<Violation> for CloseReason {
+    fn from(violation: Violation) -> Self {
+        match violation {
+            Violation::Binary => Self::BinaryMessage,
+            Violation::TooLong => Self::MessageTooLong,
+            Violation::Protocol => Self::ProtocolViolation,
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What must happen next. No clock, no socket, no disk, no thread, no `async`, no randomness.
+//!
+//! The engine is driven this way, and only this way:
+//!
+//! 1. [`Engine::handle`] takes one input and the turn's [`Now`].
+//! 2. [`Engine::poll_output`] is called until it returns `None`.
+//! 3. [`Engine::next_deadline`] says when to call `handle` with [`Input::Timeout`] if nothing else
+//!    comes first.
+
+mod agent;
+pub mod counters;
+mod deadlines;
+mod desk;
+mod endpoint;
+mod event;
+mod outbox;
+mod session;
+mod storing;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use counters::Snapshot;
+use deadlines::Deadlines;
+use desk::Desk;
+use outbox::Waiting;
+use session::Session;
+
+use crate::model::access::Access;
+use crate::model::durability::Durability;
+use crate::model::ids::{MessageId, Uaid};
+use crate::model::limits::Limits;
+use crate::model::store::{Opened, StoreError, StoreOp};
+use crate::model::time::Now;
+use crate::protocol::http::BaseUrl;
+use crate::protocol::keyring::Keyring;
+
+pub use event::{CloseReason, Input, Opening, Output, RequestId, SessionId, Violation};
+
+/// How often expired messages are swept from flash. A message is never *delivered* after its TTL;
+/// this only makes room.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// Most messages of one step of the sweep, so that nobody waits long behind it.
+const SWEEP_MESSAGES_MAX: u32 = 500;
+/// How often the service time is written down: what a crash can lose of it, so that messages live
+/// that much longer. 24 small writes a day.
+const SAVE_TIME_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Everything that is decided.
+#[derive(Debug)]
+pub struct Engine {
+    desk: Desk,
+    access: Access,
+    /// Open websockets.
+    sessions: BTreeMap<SessionId, Session>,
+    /// Which of them is a user agent's newest.
+    newest: HashMap<Uaid, SessionId>,
+    deadlines: Deadlines<SessionId>,
+    /// Held messages by the end of their window. All windows are equally long, so it is in order.
+    windows: VecDeque<(Instant, SessionId, MessageId)>,
+    sweep_at: Option<Instant>,
+    save_time_at: Option<Instant>,
+    storage_fault: Option<StoreError>,
+    stop: Stop,
+}
+
+/// What the engine is made of.
+#[derive(Debug)]
+pub struct Settings {
+    /// Bounds and timeouts.
+    pub limits: Limits,
+    /// When an application server is answered.
+    pub durability: Durability,
+    /// What endpoint URLs start with; `None`: as the user agent itself reached us.
+    pub public_url: Option<BaseUrl>,
+    /// Who may open a websocket.
+    pub access: Access,
+    /// The keys that names are minted under.
+    pub keyring: Keyring,
+    /// What the storage said when it was opened.
+    pub opened: Opened,
+}
+
+impl Engine {
+    /// An engine without sessions. `None` when the database has seen more starts than can be
+    /// numbered.
+    pub fn new(now: Now, settings: Settings) -> Option<Self> {
+        let Settings {
+            limits,
+            durability,
+            public_url,
+            access,
+            keyring,
+            opened,
+        } = settings;
+        Some(Self {
+            desk: Desk::new(now, limits, durability, public_url, keyring, opened)?,
+            access,
+            sessions: BTreeMap::new(),
+            newest: HashMap::new(),
+            deadlines: Deadlines::new(),
+            windows: VecDeque::new(),
+            sweep_at: now.monotonic.checked_add(SWEEP_INTERVAL),
+            save_time_at: now.monotonic.checked_add(SAVE_TIME_INTERVAL),
+            storage_fault: None,
+            stop: Stop::No,
+        })
+    }
+
+    /// Takes one input. Call [`poll_output`](Self::poll_output) until `None` before the next.
+    pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        match input {
+            Input::Opened(opened) => self.session_opened(now, opened),
+            Input::Text { session, text } => self.session_text(now, session, text),
+            Input::Alive { session } => self.session_alive(now, session),
+            Input::Violation { session, violation } => {
+                self.end_session(now, session, violation.into());
+            }
+            Input::AllSent { session } => self.session_all_sent(now, session),
+            Input::Gone { session } => self.session_gone(session),
+            Input::Request { request, head } => self.request(now, request, *head),
+            Input::Stored(replies) => self.stored(now, replies),
+            Input::Timeout => self.timeout(now),
+            Input::Stop => self.begin_stop(now),
+        }
+        if self.stop == Stop::Waiting && self.desk.out.waiting_len() == 0 {
+            self.stop = Stop::Done;
+            self.desk.out.push(Output::Stopped);
+        }
+    }
+
+    /// The next thing the caller must do, or `None` when there is nothing left.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.desk.out.pop()
+    }
+
+    /// When to call [`handle`](Self::handle) with [`Input::Timeout`].
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        [
+            self.deadlines.next(),
+            self.windows.front().map(|(at, ..)| *at),
+            self.desk.out.deletions_due(),
+            self.sweep_at,
+            self.save_time_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// What the operator sees.
+    #[must_use]
+    pub fn snapshot(&self, now: Now) -> Snapshot {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let agents = || self.sessions.values().filter_map(Session::agent);
+        let running = now.monotonic.saturating_duration_since(self.desk.started);
+        Snapshot {
+            counters: self.desk.out.counters.clone(),
+            user_agents_connected: count(agents().count()),
+            websockets_open: count(self.sessions.len()),
+            messages_held: count(agents().map(agent::Agent::held_len).sum()),
+            held_bytes: count(self.desk.out.held_bytes()),
+            store_queue: count(self.desk.out.waiting_len()),
+            uptime_secs: running.as_secs(),
+            storage_fault: self.storage_fault,
+        }
+    }
+
+    /// Everything whose time has come. Early or repeated calls change nothing.
+    fn timeout(&mut self, now: Now) {
+        while let Some(session) = self.deadlines.pop_due(now.monotonic) {
+            self.session_alarm(now, session);
+        }
+        while let Some(&(at, session, id)) = self.windows.front() {
+            if at > now.monotonic {
+                break;
+            }
+            self.windows.pop_front();
+            if let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) {
+                agent.window_ended(id, &mut self.desk.out);
+            }
+        }
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.monotonic);
+        if due(self.desk.out.deletions_due()) {
+            self.desk.out.flush_deletions(None);
+        }
+        if due(self.sweep_at) {
+            // Comes again with the reply.
+            self.sweep_at = None;
+            self.sweep(now);
+        }
+        if due(self.save_time_at) {
+            self.save_time_at = now.monotonic.checked_add(SAVE_TIME_INTERVAL);
+            self.save_time(now);
+        }
+    }
+
+    fn sweep(&mut self, now: Now) {
+        let op = StoreOp::Expire {
+            now: self.desk.service_time(now),
+            messages_max: SWEEP_MESSAGES_MAX,
+        };
+        self.desk.out.store(op, Waiting::Expired);
+    }
+
+    fn save_time(&mut self, now: Now) {
+        let op = StoreOp::SaveTime(self.desk.service_time(now));
+        self.desk.out.store(op, Waiting::Nobody);
+    }
+
+    /// Order: sessions first, because what they hold must be given to the storage; then the time,
+    /// as the last operation of all. [`Output::Stopped`] follows the last reply.
+    fn begin_stop(&mut self, now: Now) {
+        if self.stop != Stop::No {
+            return;
+        }
+        self.stop = Stop::Waiting;
+        let all: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in all {
+            self.end_session(now, session, CloseReason::GoingAway);
+        }
+        self.desk.out.flush_deletions(None);
+        self.save_time(now);
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stop {
+    No,
+    /// For the replies of the storage thread.
+    Waiting,
+    Done,
+}

@@ -1,0 +1,260 @@
+//! What the engine asks of the world, collected in the order in which it must be done.
+//!
+//! Owns the queue of outputs, the open requests and what waits for the storage thread; decides
+//! nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::counters::Counters;
+use super::{CloseReason, Output, RequestId, SessionId};
+use crate::model::ids::{ChannelId, Uaid};
+use crate::model::limits::Limits;
+use crate::model::message::PushMessage;
+use crate::model::store::{Deletion, Quota, StoreOp};
+use crate::protocol::http::Response;
+use crate::protocol::problem::Problem;
+
+/// Deletions that go to the storage thread at once, however young: bounds what gathers.
+const DELETIONS_MAX: usize = 256;
+
+/// Most deletions that wait for a failing storage to work again: 1.5 MiB.
+const DELETIONS_WAITING_MAX: usize = 65_536;
+
+/// Outputs and what is open behind them.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    outputs: VecDeque<Output>,
+    /// What each reply of the storage thread is for: replies come in the order of the operations.
+    waiting: VecDeque<Waiting>,
+    /// Requests that have no answer yet, with the answer they get if all goes well.
+    open_requests: HashMap<RequestId, Response>,
+    /// Acked messages that are still on flash.
+    deletions: Vec<Deletion>,
+    deletions_due: Option<Instant>,
+    held_bytes: usize,
+    quota: Quota,
+    delete_delay: std::time::Duration,
+    pub(super) counters: Counters,
+}
+
+/// Who is waiting for a reply of the storage thread.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// A session that said hello with a known UAID.
+    Hello(SessionId),
+    /// A session that registers; with the URL that it will get.
+    Register {
+        session: SessionId,
+        channel: ChannelId,
+        endpoint: String,
+    },
+    /// A session that unregisters.
+    Unregister {
+        session: SessionId,
+        channel: ChannelId,
+    },
+    /// A push message on its way to flash.
+    Message {
+        request: RequestId,
+        channel: ChannelId,
+        cost_bytes: usize,
+        /// The session that will fetch it, if its user agent is here and was not sent it.
+        fetched_by: Option<SessionId>,
+    },
+    /// A request whose answer is certain if the subscription exists: the problem, or else the
+    /// acceptance that it has open.
+    Find {
+        request: RequestId,
+        problem: Option<Problem>,
+    },
+    /// A session that catches up.
+    Page(SessionId),
+    /// Deletions, to be tried again if they fail; the session waits where it sent too many.
+    Deleted {
+        deletions: Vec<Deletion>,
+        resume: Option<SessionId>,
+    },
+    /// The sweep of expired messages.
+    Expired,
+    /// Nobody.
+    Nobody,
+}
+
+impl Outbox {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            outputs: VecDeque::new(),
+            waiting: VecDeque::new(),
+            open_requests: HashMap::new(),
+            deletions: Vec::new(),
+            deletions_due: None,
+            held_bytes: 0,
+            quota: Quota {
+                messages_max: limits.messages_per_user_agent_max,
+                bytes_max: limits.bytes_per_user_agent_max,
+                total_bytes_max: limits.stored_bytes_max,
+            },
+            delete_delay: limits.delete_delay,
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub(super) fn push(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(super) fn send(&mut self, session: SessionId, text: String) {
+        self.push(Output::Send { session, text });
+    }
+
+    pub(super) fn close(&mut self, session: SessionId, reason: CloseReason) {
+        match reason {
+            CloseReason::GoingAway | CloseReason::Superseded => {}
+            CloseReason::HelloTimeout | CloseReason::PongTimeout => {
+                Counters::add(&mut self.counters.websockets_timed_out);
+            }
+            CloseReason::BadMessage(_)
+            | CloseReason::HelloExpected
+            | CloseReason::SecondHello
+            | CloseReason::SimplePush
+            | CloseReason::PingTooSoon
+            | CloseReason::BinaryMessage
+            | CloseReason::MessageTooLong
+            | CloseReason::ProtocolViolation
+            | CloseReason::StorageFault => Counters::add(&mut self.counters.websockets_faulted),
+        }
+        self.push(Output::Close { session, reason });
+    }
+
+    /// Opens a request that gets `accepted` if nothing goes wrong from here.
+    pub(super) fn open_request(&mut self, request: RequestId, accepted: Response) {
+        self.open_requests.insert(request, accepted);
+    }
+
+    /// Answers an open request with its acceptance. One that has its answer gets no second.
+    pub(super) fn accept(&mut self, request: RequestId) {
+        if let Some(response) = self.open_requests.remove(&request) {
+            Counters::add(&mut self.counters.messages_accepted);
+            self.push(Output::Respond { request, response });
+        }
+    }
+
+    /// Answers an open request with a problem. One that has its answer gets no second.
+    pub(super) fn refuse(&mut self, request: RequestId, problem: Problem) {
+        if self.open_requests.remove(&request).is_some() {
+            self.respond_problem(request, problem);
+        }
+    }
+
+    /// Answers a request that was never opened with a problem.
+    pub(super) fn respond_problem(&mut self, request: RequestId, problem: Problem) {
+        match problem.wire().status {
+            429 | 503 => Counters::add(&mut self.counters.messages_turned_away),
+            _ => Counters::add(&mut self.counters.messages_refused),
+        }
+        let response = problem.into();
+        self.push(Output::Respond { request, response });
+    }
+
+    /// Asks the storage thread for `op`. Deletions that have gathered go before it.
+    pub(super) fn store(&mut self, op: StoreOp, waiting: Waiting) {
+        self.flush_deletions(None);
+        self.push_store(op, waiting);
+    }
+
+    fn push_store(&mut self, op: StoreOp, waiting: Waiting) {
+        self.waiting.push_back(waiting);
+        self.push(Output::Store(op));
+    }
+
+    /// Sends a push message to flash. Its bytes are held until the reply: see
+    /// [`release`](Self::release).
+    pub(super) fn keep(&mut self, uaid: Uaid, message: Arc<PushMessage>, lost: bool, fate: Fate) {
+        let waiting = Waiting::Message {
+            request: fate.request,
+            channel: message.channel,
+            cost_bytes: message.cost_bytes(),
+            fetched_by: fate.fetched_by,
+        };
+        let quota = self.quota;
+        let op = StoreOp::Enqueue {
+            uaid,
+            message,
+            lost,
+            quota,
+        };
+        self.store(op, waiting);
+    }
+
+    /// Who the next reply is for.
+    pub(super) fn next_waiting(&mut self) -> Option<Waiting> {
+        self.waiting.pop_front()
+    }
+
+    /// Operations whose replies are outstanding.
+    pub(super) fn waiting_len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Lets `deletion` gather with others; nobody waits for it.
+    ///
+    /// When the storage fails for long they stop gathering: those messages are delivered again.
+    pub(super) fn delete(&mut self, now: Instant, deletion: Deletion) {
+        if self.deletions.len() >= DELETIONS_WAITING_MAX {
+            return;
+        }
+        self.deletions.push(deletion);
+        if self.deletions_due.is_none() {
+            self.deletions_due = now.checked_add(self.delete_delay);
+        }
+    }
+
+    /// Whether so many deletions have gathered that whoever sends more should wait.
+    pub(super) fn too_many_deletions(&self) -> bool {
+        self.deletions.len() >= DELETIONS_MAX
+    }
+
+    /// Sends off what has gathered; `resume` is a session that waits for that.
+    pub(super) fn flush_deletions(&mut self, resume: Option<SessionId>) {
+        self.deletions_due = None;
+        if self.deletions.is_empty() {
+            return;
+        }
+        let deletions = std::mem::take(&mut self.deletions);
+        let op = StoreOp::Delete(deletions.clone());
+        self.push_store(op, Waiting::Deleted { deletions, resume });
+    }
+
+    pub(super) const fn deletions_due(&self) -> Option<Instant> {
+        self.deletions_due
+    }
+
+    /// Counts a push message as held in memory.
+    pub(super) fn hold(&mut self, cost_bytes: usize) {
+        self.held_bytes = self.held_bytes.saturating_add(cost_bytes);
+    }
+
+    /// Counts it as gone from memory: acked, or on flash.
+    pub(super) fn release(&mut self, cost_bytes: usize) {
+        self.held_bytes = self.held_bytes.saturating_sub(cost_bytes);
+    }
+
+    pub(super) const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+}
+
+/// Who hears of a push message that goes to flash.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fate {
+    /// The application server's request.
+    pub(super) request: RequestId,
+    /// The session that will fetch it.
+    pub(super) fetched_by: Option<SessionId>,
+}

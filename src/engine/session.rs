@@ -1,0 +1,490 @@
+//! One user agent's websocket, from open to close: hello, the messages after it, keep-alive.
+
+use std::time::Instant;
+
+use log::debug;
+
+use super::agent::Agent;
+use super::counters::Counters;
+use super::deadlines::coarse;
+use super::outbox::Waiting;
+use super::{CloseReason, Engine, Opening, Output, SessionId};
+use crate::model::ids::{ChannelId, Uaid};
+use crate::model::store::{Deletion, StoreOp};
+use crate::model::time::Now;
+use crate::protocol::client_message::{
+    self, AckCode, AckUpdate, ClientMessage, Dialect, RegisterKey,
+};
+use crate::protocol::http::BaseUrl;
+use crate::protocol::keyring::Endpoint;
+use crate::protocol::server_message::{self, Registered};
+
+/// After a hello that was answered with a new UAID the websocket is not closed for this long:
+/// Firefox would believe that it is still open (PROTOCOL.md 1.E).
+const NEW_NAME_LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// An open websocket.
+#[derive(Debug)]
+pub(super) struct Session {
+    state: State,
+    /// How the user agent reached us.
+    base_url: Option<BaseUrl>,
+    random: [u8; 8],
+    /// Its place in the table of deadlines.
+    alarm: Option<Instant>,
+    last_heard: Instant,
+    last_ping: Option<Instant>,
+    /// A websocket ping is out.
+    awaiting_pong: bool,
+    /// When it was told a new UAID.
+    named_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Open and nameless.
+    AwaitingHello,
+    /// Named; the storage is asked for its subscriptions.
+    Loading(Uaid),
+    /// In use.
+    Identified(Box<Agent>),
+    /// No more deliveries; acks still count, until it is closed for this reason.
+    Leaving(Uaid, CloseReason),
+}
+
+impl Session {
+    pub(super) fn agent(&self) -> Option<&Agent> {
+        match &self.state {
+            State::Identified(agent) => Some(agent),
+            State::AwaitingHello | State::Loading(_) | State::Leaving(..) => None,
+        }
+    }
+
+    pub(super) fn agent_mut(&mut self) -> Option<&mut Agent> {
+        match &mut self.state {
+            State::Identified(agent) => Some(agent),
+            State::AwaitingHello | State::Loading(_) | State::Leaving(..) => None,
+        }
+    }
+
+    const fn uaid(&self) -> Option<Uaid> {
+        match &self.state {
+            State::AwaitingHello => None,
+            State::Loading(uaid) | State::Leaving(uaid, _) => Some(*uaid),
+            State::Identified(agent) => Some(agent.uaid),
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn session_opened(&mut self, now: Now, opening: Opening) {
+        let Opening {
+            session: id,
+            base_url,
+            simplepush_path,
+            random,
+        } = opening;
+        let limits = &self.desk.limits;
+        let timeout = if simplepush_path {
+            limits.simplepush_hello_timeout
+        } else {
+            limits.hello_timeout
+        };
+        let mut session = Session {
+            state: State::AwaitingHello,
+            base_url,
+            random,
+            alarm: None,
+            last_heard: now.monotonic,
+            last_ping: None,
+            awaiting_pong: false,
+            named_at: None,
+        };
+        let at = now.monotonic.checked_add(timeout);
+        self.deadlines.set(id, &mut session.alarm, at);
+        self.sessions.insert(id, session);
+    }
+
+    pub(super) fn session_text(&mut self, now: Now, id: SessionId, text: &str) {
+        self.session_alive(now, id);
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let message = match client_message::parse(text) {
+            Ok(message) => message,
+            Err(error) => return self.end_session(now, id, CloseReason::BadMessage(error)),
+        };
+        match (&session.state, message) {
+            // The oldest user agents ping before they say hello.
+            (State::AwaitingHello | State::Identified(_), ClientMessage::Ping) => {
+                self.app_ping(now, id);
+            }
+            (State::AwaitingHello, ClientMessage::Hello { dialect, uaid }) => {
+                self.hello(now, id, dialect, uaid);
+            }
+            (State::AwaitingHello, _) => self.end_session(now, id, CloseReason::HelloExpected),
+            (State::Identified(_) | State::Loading(_), ClientMessage::Hello { .. }) => {
+                self.end_session(now, id, CloseReason::SecondHello);
+            }
+            (State::Identified(_) | State::Leaving(..), ClientMessage::Ack(updates)) => {
+                self.acks(now, id, &updates);
+            }
+            (State::Identified(_), ClientMessage::Register { channel, key }) => {
+                self.register(id, channel, key);
+            }
+            (State::Identified(_), ClientMessage::Unregister { channel }) => {
+                self.unregister(id, channel);
+            }
+            (State::Identified(_), ClientMessage::Nack) => {
+                Counters::add(&mut self.desk.out.counters.nacks);
+            }
+            // There are no broadcasts: nothing differs from what the user agent has.
+            (State::Identified(_), ClientMessage::BroadcastSubscribe) => {}
+            // The caller has been told to pause, or the websocket is about to be closed.
+            (State::Loading(_) | State::Leaving(..), _) => {}
+        }
+    }
+
+    /// Any frame: the user agent is there.
+    pub(super) fn session_alive(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.last_heard = now.monotonic;
+        if session.awaiting_pong {
+            session.awaiting_pong = false;
+            self.watch_silence(id);
+        }
+    }
+
+    pub(super) fn session_all_sent(&mut self, now: Now, id: SessionId) {
+        if let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) {
+            agent.all_sent(now, &mut self.desk);
+        }
+    }
+
+    pub(super) fn session_gone(&mut self, id: SessionId) {
+        if let Some(session) = self.remove_session(id) {
+            debug!("websocket gone uaid={}", tag_of(&session));
+        }
+    }
+
+    /// Its deadline has passed, and is out of the table.
+    pub(super) fn session_alarm(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.alarm = None;
+        match session.state {
+            State::AwaitingHello => self.close(id, CloseReason::HelloTimeout),
+            State::Leaving(_, reason) => self.close(id, reason),
+            State::Loading(_) => {}
+            State::Identified(_) if session.awaiting_pong => {
+                self.end_session(now, id, CloseReason::PongTimeout);
+            }
+            State::Identified(_) => {
+                let silent = now.monotonic.saturating_duration_since(session.last_heard);
+                if silent >= self.desk.limits.ping_interval {
+                    session.awaiting_pong = true;
+                    let at = now.monotonic.checked_add(self.desk.limits.pong_timeout);
+                    self.deadlines.set(id, &mut session.alarm, at);
+                    self.desk.out.push(Output::Ping { session: id });
+                } else {
+                    self.watch_silence(id);
+                }
+            }
+        }
+    }
+
+    /// Ends a session for `reason`: at once, or a little later where a user agent needs that.
+    pub(super) fn end_session(&mut self, now: Now, id: SessionId, reason: CloseReason) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let named_until = session
+            .named_at
+            .and_then(|at| at.checked_add(NEW_NAME_LINGER))
+            .filter(|until| *until > now.monotonic);
+        let close_at = if reason == CloseReason::Superseded {
+            now.monotonic
+                .checked_add(self.desk.limits.superseded_linger)
+        } else {
+            named_until
+        };
+        match close_at {
+            None => self.close(id, reason),
+            Some(_) => {
+                self.leave(id, reason);
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    self.deadlines.set(id, &mut session.alarm, close_at);
+                }
+            }
+        }
+    }
+
+    /// The storage has answered a hello.
+    pub(super) fn hello_loaded(&mut self, now: Now, id: SessionId, channels: Vec<ChannelId>) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let State::Loading(uaid) = session.state else {
+            return;
+        };
+        self.greet(now, id, uaid, channels);
+        self.desk.out.push(Output::Resume { session: id });
+    }
+
+    /// The storage has answered a register: `None` if it failed.
+    pub(super) fn registered(
+        &mut self,
+        id: SessionId,
+        channel: ChannelId,
+        endpoint: &str,
+        made: Option<bool>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let outcome = match made {
+            None => Registered::StorageFault,
+            Some(false) => Registered::TooMany,
+            Some(true) => {
+                if let Some(agent) = session.agent_mut() {
+                    agent.subscribe(channel);
+                }
+                Counters::add(&mut self.desk.out.counters.registrations);
+                Registered::Endpoint(endpoint)
+            }
+        };
+        let answer = server_message::registered(channel, outcome);
+        self.answer(id, answer);
+    }
+
+    /// The storage has answered an unregister.
+    pub(super) fn unregistered(&mut self, id: SessionId, channel: ChannelId, ended: bool) {
+        if ended {
+            Counters::add(&mut self.desk.out.counters.unregistrations);
+        }
+        let answer = server_message::unregistered(channel, ended);
+        self.answer(id, answer);
+    }
+
+    fn answer(&mut self, id: SessionId, text: String) {
+        if self.sessions.contains_key(&id) {
+            self.desk.out.send(id, text);
+            self.desk.out.push(Output::Resume { session: id });
+        }
+    }
+
+    /// A UAID of ours is kept, also when the database does not know it; any other is replaced.
+    fn hello(&mut self, now: Now, id: SessionId, dialect: Dialect, uaid: Option<Uaid>) {
+        if dialect == Dialect::SimplePush {
+            return self.end_session(now, id, CloseReason::SimplePush);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        self.deadlines.set(id, &mut session.alarm, None);
+        let Some(uaid) = uaid.filter(|uaid| self.desk.keyring.is_ours(*uaid)) else {
+            session.named_at = Some(now.monotonic);
+            let uaid = self.desk.keyring.mint_uaid(session.random);
+            self.newest.insert(uaid, id);
+            // Nothing can be stored for a name that did not exist.
+            return self.greet(now, id, uaid, Vec::new());
+        };
+        session.state = State::Loading(uaid);
+        // The older session first: what it holds must be on its way to flash before this one asks
+        // what is there.
+        if let Some(older) = self.newest.insert(uaid, id) {
+            self.end_session(now, older, CloseReason::Superseded);
+        }
+        self.desk.out.push(Output::Pause { session: id });
+        let op = StoreOp::Load { uaid };
+        self.desk.out.store(op, Waiting::Hello(id));
+    }
+
+    fn greet(&mut self, now: Now, id: SessionId, uaid: Uaid, channels: Vec<ChannelId>) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        debug!("hello uaid={} subscriptions={}", uaid.tag(), channels.len());
+        self.desk.out.send(id, server_message::hello(uaid));
+        let mut agent = Box::new(Agent::new(uaid, id, channels));
+        agent.catch_up(now, &mut self.desk);
+        session.state = State::Identified(agent);
+        self.watch_silence(id);
+    }
+
+    fn register(&mut self, id: SessionId, channel: ChannelId, key: RegisterKey) {
+        let Some((session, uaid)) = self.named(id) else {
+            return;
+        };
+        let restricted_to = match key {
+            RegisterKey::Absent => None,
+            RegisterKey::Present(digest) => Some(digest),
+            RegisterKey::Invalid => {
+                let answer = server_message::registered(channel, Registered::InvalidKey);
+                return self.desk.out.send(id, answer);
+            }
+        };
+        // A request without either is refused before the websocket opens.
+        let Some(base_url) = self.desk.public_url.as_ref().or(session.base_url.as_ref()) else {
+            let answer = server_message::registered(channel, Registered::StorageFault);
+            return self.desk.out.send(id, answer);
+        };
+        let token = self.desk.keyring.seal_endpoint(&Endpoint {
+            database: self.desk.database,
+            uaid,
+            channel,
+            restricted_to,
+        });
+        let endpoint = base_url.endpoint(restricted_to.is_some(), &token);
+        let op = StoreOp::Subscribe {
+            uaid,
+            channel,
+            subscriptions_max: self.desk.limits.subscriptions_per_user_agent_max,
+        };
+        let waiting = Waiting::Register {
+            session: id,
+            channel,
+            endpoint,
+        };
+        self.desk.out.push(Output::Pause { session: id });
+        self.desk.out.store(op, waiting);
+    }
+
+    fn unregister(&mut self, id: SessionId, channel: ChannelId) {
+        let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) else {
+            return;
+        };
+        let uaid = agent.uaid;
+        agent.unsubscribe(channel, &mut self.desk.out);
+        let waiting = Waiting::Unregister {
+            session: id,
+            channel,
+        };
+        self.desk.out.push(Output::Pause { session: id });
+        self.desk
+            .out
+            .store(StoreOp::Unsubscribe { uaid, channel }, waiting);
+    }
+
+    fn acks(&mut self, now: Now, id: SessionId, updates: &[AckUpdate<'_>]) {
+        for update in updates {
+            self.ack(now, id, update);
+        }
+        if self.desk.out.too_many_deletions() {
+            self.desk.out.push(Output::Pause { session: id });
+            self.desk.out.flush_deletions(Some(id));
+        }
+    }
+
+    fn ack(&mut self, now: Now, id: SessionId, update: &AckUpdate<'_>) {
+        let code = update.code();
+        let out = &mut self.desk.out;
+        match code {
+            AckCode::Delivered => {}
+            AckCode::DecryptionError => Counters::add(&mut out.counters.acks_undecryptable),
+            AckCode::NotDelivered => Counters::add(&mut out.counters.acks_not_delivered),
+        }
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let by_version = self
+            .desk
+            .keyring
+            .open_message(self.desk.database, &update.version);
+        match &mut session.state {
+            State::Identified(agent) => {
+                let only = || agent.only_unacked(update.channel());
+                let message = match by_version {
+                    None if update.version.is_empty() => only(),
+                    other => other,
+                };
+                if let Some(message) = message {
+                    agent.ack(message, code, now, &mut self.desk.out);
+                }
+            }
+            State::Leaving(uaid, _) => {
+                if let Some(message) = by_version {
+                    let deletion = Deletion {
+                        id: message,
+                        owner: Some(*uaid),
+                    };
+                    self.desk.out.delete(now.monotonic, deletion);
+                }
+            }
+            State::AwaitingHello | State::Loading(_) => {}
+        }
+    }
+
+    fn app_ping(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let last = session.last_ping.replace(now.monotonic);
+        let too_soon = last.is_some_and(|last| {
+            now.monotonic.saturating_duration_since(last) < self.desk.limits.app_ping_interval_min
+        });
+        if too_soon {
+            self.end_session(now, id, CloseReason::PingTooSoon);
+        } else {
+            self.desk.out.send(id, server_message::PONG.to_owned());
+        }
+    }
+
+    /// Sets the alarm to the moment at which the user agent has been silent for too long.
+    fn watch_silence(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let at = session
+            .last_heard
+            .checked_add(self.desk.limits.ping_interval);
+        let at = coarse(self.desk.started, at);
+        self.deadlines.set(id, &mut session.alarm, at);
+    }
+
+    /// Stops deliveries: what only memory holds goes to flash, and the name is free.
+    fn leave(&mut self, id: SessionId, reason: CloseReason) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let Some(uaid) = session.uaid() else { return };
+        if self.newest.get(&uaid) == Some(&id) {
+            self.newest.remove(&uaid);
+        }
+        let state = std::mem::replace(&mut session.state, State::Leaving(uaid, reason));
+        if let State::Identified(mut agent) = state {
+            agent.leave(&mut self.desk.out);
+        }
+    }
+
+    fn close(&mut self, id: SessionId, reason: CloseReason) {
+        if let Some(session) = self.remove_session(id) {
+            debug!(
+                "websocket closed uaid={} reason={reason:?}",
+                tag_of(&session)
+            );
+            self.desk.out.close(id, reason);
+        }
+    }
+
+    fn remove_session(&mut self, id: SessionId) -> Option<Session> {
+        self.leave(id, CloseReason::GoingAway);
+        let mut session = self.sessions.remove(&id)?;
+        self.deadlines.set(id, &mut session.alarm, None);
+        Some(session)
+    }
+
+    fn named(&self, id: SessionId) -> Option<(&Session, Uaid)> {
+        let session = self.sessions.get(&id)?;
+        Some((session, session.uaid()?))
+    }
+}
+
+fn tag_of(session: &Session) -> String {
+    session
+        .uaid()
+        .map_or_else(|| "none".to_owned(), |uaid| uaid.tag().to_string())
+}

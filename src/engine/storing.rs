@@ -1,0 +1,173 @@
+//! What a reply of the storage thread comes to, for whoever waited for it.
+
+use log::{error, info};
+
+use super::counters::Counters;
+use super::outbox::Waiting;
+use super::session::Session;
+use super::{CloseReason, Engine, Output, SWEEP_INTERVAL, SWEEP_MESSAGES_MAX, SessionId};
+use crate::model::ids::ChannelId;
+use crate::model::store::{EnqueueOutcome, StoreError, StoreReply};
+use crate::model::time::Now;
+use crate::protocol::problem::Problem;
+
+impl Engine {
+    pub(super) fn stored(&mut self, now: Now, replies: Vec<StoreReply>) {
+        for reply in replies {
+            let waiting = self.desk.out.next_waiting();
+            let waiting = waiting.expect("the storage thread answers each operation once");
+            self.watch_storage(&reply);
+            self.reply(now, waiting, reply);
+        }
+    }
+
+    fn reply(&mut self, now: Now, waiting: Waiting, reply: StoreReply) {
+        match waiting {
+            Waiting::Hello(session) => {
+                if let StoreReply::Loaded(channels) = reply {
+                    self.hello_loaded(now, session, channels);
+                } else {
+                    self.end_session(now, session, CloseReason::StorageFault);
+                }
+            }
+            Waiting::Register {
+                session,
+                channel,
+                endpoint,
+            } => {
+                let made = if let StoreReply::Subscribed(made) = reply {
+                    Some(made)
+                } else {
+                    None
+                };
+                self.registered(session, channel, &endpoint, made);
+            }
+            Waiting::Unregister { session, channel } => {
+                self.unregistered(session, channel, reply == StoreReply::Done);
+            }
+            Waiting::Message {
+                request,
+                channel,
+                cost_bytes,
+                fetched_by,
+            } => {
+                let outcome = if let StoreReply::Enqueued(outcome) = reply {
+                    Some(outcome)
+                } else {
+                    None
+                };
+                self.desk.out.release(cost_bytes);
+                self.message_kept(request, outcome);
+                if let Some(session) = fetched_by {
+                    self.tell_fetcher(now, session, channel, outcome);
+                }
+            }
+            Waiting::Find { request, problem } => {
+                let answer = match (reply, problem) {
+                    (StoreReply::Subscription(true), None) => None,
+                    (StoreReply::Subscription(true), Some(problem)) => Some(problem),
+                    (StoreReply::Subscription(false), _) => Some(Problem::NoSubscription),
+                    _ => Some(Problem::StorageFault),
+                };
+                match answer {
+                    None => self.desk.out.accept(request),
+                    Some(problem) => self.desk.out.refuse(request, problem),
+                }
+            }
+            Waiting::Page(session) => self.page(now, session, reply),
+            Waiting::Deleted { deletions, resume } => {
+                if reply != StoreReply::Done {
+                    // An ack must not be forgotten because the disk is full: it gathers again.
+                    for deletion in deletions {
+                        self.desk.out.delete(now.monotonic, deletion);
+                    }
+                }
+                if let Some(session) = resume {
+                    self.desk.out.push(Output::Resume { session });
+                }
+            }
+            Waiting::Expired => self.swept(now, &reply),
+            Waiting::Nobody => {}
+        }
+    }
+
+    fn message_kept(&mut self, request: super::RequestId, outcome: Option<EnqueueOutcome>) {
+        let out = &mut self.desk.out;
+        match outcome {
+            Some(EnqueueOutcome::Kept | EnqueueOutcome::KeptAndRestored) => {
+                Counters::add(&mut out.counters.messages_stored);
+                out.accept(request);
+            }
+            Some(EnqueueOutcome::NoSubscription) => out.refuse(request, Problem::NoSubscription),
+            Some(EnqueueOutcome::QueueFull) => out.refuse(request, Problem::QueueFull),
+            Some(EnqueueOutcome::StoreFull) => out.refuse(request, Problem::StoreFull),
+            None => out.refuse(request, Problem::StorageFault),
+        }
+    }
+
+    fn tell_fetcher(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        channel: ChannelId,
+        outcome: Option<EnqueueOutcome>,
+    ) {
+        if let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) {
+            agent.kept(channel, outcome, now, &mut self.desk);
+        }
+    }
+
+    fn page(&mut self, now: Now, session: SessionId, reply: StoreReply) {
+        let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) else {
+            return;
+        };
+        if let StoreReply::Page { messages, more } = reply {
+            agent.page(messages, more, now, &mut self.desk);
+        } else {
+            agent.page_failed();
+        }
+    }
+
+    /// A full step means that more is expired; anything else waits for the next interval.
+    fn swept(&mut self, now: Now, reply: &StoreReply) {
+        let StoreReply::Expired(count) = *reply else {
+            self.sweep_at = now.monotonic.checked_add(SWEEP_INTERVAL);
+            return;
+        };
+        let expired = &mut self.desk.out.counters.messages_expired;
+        *expired = expired.saturating_add(u64::from(count));
+        if count >= SWEEP_MESSAGES_MAX {
+            self.sweep(now);
+        } else {
+            self.sweep_at = now.monotonic.checked_add(SWEEP_INTERVAL);
+        }
+    }
+
+    /// Says once when the storage starts to fail, and once when it works again. Only writes tell:
+    /// a full disk can still be read.
+    fn watch_storage(&mut self, reply: &StoreReply) {
+        let fault = match reply {
+            StoreReply::Failed(fault) => Some(*fault),
+            StoreReply::Enqueued(_) | StoreReply::Subscribed(_) | StoreReply::Done => None,
+            StoreReply::Loaded(_)
+            | StoreReply::Subscription(_)
+            | StoreReply::Page { .. }
+            | StoreReply::Expired(_) => return,
+        };
+        if fault.is_some() {
+            Counters::add(&mut self.desk.out.counters.storage_faults);
+        }
+        if fault == self.storage_fault {
+            return;
+        }
+        match fault {
+            Some(fault) => log_fault(fault),
+            None => info!("storage works again"),
+        }
+        self.storage_fault = fault;
+    }
+}
+
+fn log_fault(fault: StoreError) {
+    error!("storage failed: {fault}; push messages that must be kept are answered 503");
+}
