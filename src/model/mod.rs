@@ -2,8 +2,11 @@
 //!
 //! No wire text, no clock, no randomness: those belong to `protocol` and `io`.
 
+pub mod access;
+pub mod durability;
 pub mod ids;
 pub mod limits;
 pub mod message;
+pub mod public_url;
 pub mod store;
 pub mod time;
