@@ -19,5 +19,7 @@
 // A test may panic and may add; the daemon may do neither.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::unwrap_used))]
 
+pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod model;
