@@ -362,6 +362,11 @@ mod tests {
             "f:1: unknown key \"lsten\"; did you mean \"listen\"?\n\
              f:2: not valid TOML: unclosed table, expected `]`"
         );
+        // The parser hands out `log` as a table in the first line.
+        assert_eq!(
+            faults("[access\nlog = 1\n"),
+            "f:1: not valid TOML: unclosed table, expected `]`"
+        );
     }
 
     #[test]
