@@ -1,3 +1,7 @@
 //! The `edgepush` binary: hands its arguments to the commands.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    edgepush::cli::run(std::env::args_os())
+}

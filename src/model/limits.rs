@@ -92,10 +92,9 @@ pub struct Limits {
     pub unsent_bytes_max: usize,
     /// Longest an outgoing frame may take before the user agent counts as gone.
     pub write_timeout: Duration,
-    /// Longest from the first byte of a request to the end of its head, and the same for its body.
+    /// Longest until the head of the next request has arrived, idle time included, and the same
+    /// again for its body.
     pub request_timeout: Duration,
-    /// How long an idle HTTP connection is kept for the next request.
-    pub idle_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -120,7 +119,6 @@ impl Default for Limits {
             unsent_bytes_max: 64 << 10,
             write_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(15),
-            idle_timeout: Duration::from_secs(60),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::problem::Problem;
 use super::push_request::{Body, PushHeaders};
 use crate::model::limits::ENDPOINT_URL_BYTES_MAX;
+use crate::model::public_url::{PUBLIC_URL_BYTES_MAX, PublicUrl};
 
 /// One request, as far as anybody here looks at it.
 #[derive(Clone, Debug)]
@@ -81,13 +82,14 @@ pub struct BaseUrl(Box<str>);
 const ENDPOINT_TAIL_BYTES_MAX: usize = 10 + 114;
 /// Longest base, so that UnifiedPush's limit on the whole URL is kept.
 const BASE_URL_BYTES_MAX: usize = ENDPOINT_URL_BYTES_MAX - ENDPOINT_TAIL_BYTES_MAX;
+const _: () = assert!(PUBLIC_URL_BYTES_MAX <= BASE_URL_BYTES_MAX);
 const SCHEME: &str = "http://";
 const HOST_BYTES_MAX: usize = BASE_URL_BYTES_MAX - SCHEME.len();
 
 impl BaseUrl {
-    /// Of a configured public URL, already checked.
-    pub fn configured(url: &str) -> Self {
-        Self(url.trim_end_matches('/').into())
+    /// Of a configured public URL.
+    pub fn configured(url: &PublicUrl) -> Self {
+        Self(url.as_str().into())
     }
 
     /// Of a `Host` header: a name or an address, and perhaps a port.

@@ -1,0 +1,78 @@
+//! The commands of the `edgepush` binary: what a person types and what they read back.
+//!
+//! What the daemon does with it belongs to `daemon`.
+
+mod arguments;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::config::{Config, Flags};
+use crate::daemon;
+
+use self::arguments::{Command, HELP};
+
+/// What a shell and systemd understand as "called or configured wrongly: trying again is no use".
+const EXIT_USAGE: u8 = 2;
+
+/// Runs the command that `args` spell; the first of them is the name of the program.
+///
+/// The exit code is 0 when it did what was asked, 2 when the arguments or the configuration are
+/// wrong, and 1 for everything else that went wrong.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    match arguments::read(args) {
+        Ok(Command::Help) => print(HELP),
+        Ok(Command::Version) => print(concat!("edgepush ", env!("CARGO_PKG_VERSION"), "\n")),
+        Ok(Command::Serve { file, flags }) => serve(file.as_deref(), &flags),
+        Err(error) => refuse(format_args!("edgepush: {error}; see edgepush --help")),
+    }
+}
+
+fn serve(file: Option<&Path>, flags: &Flags) -> ExitCode {
+    let config = match configuration(file, flags) {
+        Ok(config) => config,
+        Err(message) => return refuse(format_args!("{message}")),
+    };
+    match daemon::serve(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("edgepush: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The configuration from the file and the flags, or what to tell the person who wrote them.
+fn configuration(file: Option<&Path>, flags: &Flags) -> Result<Config, String> {
+    let Some(path) = file else {
+        return Config::load(None, flags).map_err(|faults| faults.to_string());
+    };
+    let text = fs::read_to_string(path).map_err(|error| {
+        let path = path.display();
+        format!("edgepush: cannot read the configuration {path}: {error}")
+    })?;
+    Config::load(Some((path, &text)), flags).map_err(|faults| faults.to_string())
+}
+
+/// Ends a command that only prints. Output that nobody reads, as in `edgepush --help | true`, is
+/// no reason to panic.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn refuse(message: fmt::Arguments<'_>) -> ExitCode {
+    complain(message);
+    ExitCode::from(EXIT_USAGE)
+}
+
+/// Writes to standard error. If that is closed there is nobody left to tell.
+fn complain(message: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{message}");
+}

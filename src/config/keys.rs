@@ -1,0 +1,287 @@
+//! Every key of the file: its table, its name, what it takes and where that goes.
+
+use std::time::Duration;
+
+use crate::model::limits::{BODY_BYTES_MAX, Limits, MESSAGE_OVERHEAD_BYTES};
+
+use super::values::{self, SetText};
+
+/// One key of the configuration file.
+pub(super) struct Key {
+    /// The table that it stands in; empty for the top of the file.
+    pub table: &'static str,
+    /// Its name within the table.
+    pub name: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+}
+
+/// What a key takes.
+pub(super) enum Kind {
+    /// Text in quotes.
+    Text(SetText),
+    /// The list of networks that may open a websocket.
+    WebsocketFrom,
+    /// A whole number within bounds, both included.
+    Number {
+        min: u64,
+        max: u64,
+        set: fn(&mut Limits, u64),
+    },
+}
+
+/// The tables of the file.
+pub(super) const TABLES: [&str; 2] = ["access", "limits"];
+
+/// The key of this name in this table.
+pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter()
+        .find(|key| key.table == table && key.name == name)
+}
+
+/// Least that a limit in bytes may be: room for a large push message with its headers, twice.
+const BYTES_MIN: u64 = 16 << 10;
+const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHEAD_BYTES));
+
+/// Most bytes that a limit on memory may be: a 32-bit board has no more to give to one thing.
+const MEMORY_BYTES_MAX: u64 = 1 << 30;
+
+/// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
+pub(super) static KEYS: [Key; 26] = [
+    text("listen", values::set_listen),
+    text("console", values::set_console),
+    text("data", values::set_data),
+    text("public_url", values::set_public_url),
+    text("log", values::set_log),
+    text("durability", values::set_durability),
+    Key {
+        table: "access",
+        name: "websocket_from",
+        kind: Kind::WebsocketFrom,
+    },
+    number("hello_timeout_secs", 1, 300, |l, n| {
+        l.hello_timeout = secs(n)
+    }),
+    number("simplepush_hello_timeout_secs", 1, 300, |l, n| {
+        l.simplepush_hello_timeout = secs(n)
+    }),
+    number("ping_interval_secs", 2, 86_400, |l, n| {
+        l.ping_interval = secs(n)
+    }),
+    number("pong_timeout_secs", 1, 300, |l, n| l.pong_timeout = secs(n)),
+    number("app_ping_interval_secs_min", 0, 45, |l, n| {
+        l.app_ping_interval_min = secs(n)
+    }),
+    number("ack_window_millis", 0, 10_000, |l, n| {
+        l.ack_window = millis(n)
+    }),
+    number("delete_delay_millis", 0, 60_000, |l, n| {
+        l.delete_delay = millis(n)
+    }),
+    number("superseded_linger_secs", 1, 60, |l, n| {
+        l.superseded_linger = secs(n)
+    }),
+    number("connections_max", 2, 1_000_000, |l, n| {
+        l.connections_max = size(n)
+    }),
+    number("subscriptions_per_user_agent_max", 1, 100_000, |l, n| {
+        l.subscriptions_per_user_agent_max = count(n);
+    }),
+    number("messages_per_user_agent_max", 1, 1_000_000, |l, n| {
+        l.messages_per_user_agent_max = count(n);
+    }),
+    number("bytes_per_user_agent_max", BYTES_MIN, 1 << 40, |l, n| {
+        l.bytes_per_user_agent_max = n
+    }),
+    number("stored_bytes_max", BYTES_MIN, 1 << 40, |l, n| {
+        l.stored_bytes_max = n
+    }),
+    number("held_bytes_max", BYTES_MIN, MEMORY_BYTES_MAX, |l, n| {
+        l.held_bytes_max = size(n)
+    }),
+    number("store_queue_max", 1, 1_000_000, |l, n| {
+        l.store_queue_max = size(n)
+    }),
+    number("unacked_per_session_max", 1, 100_000, |l, n| {
+        l.unacked_per_session_max = size(n)
+    }),
+    number("unsent_bytes_max", BYTES_MIN, 16 << 20, |l, n| {
+        l.unsent_bytes_max = size(n)
+    }),
+    number("write_timeout_secs", 1, 600, |l, n| {
+        l.write_timeout = secs(n)
+    }),
+    number("request_timeout_secs", 1, 600, |l, n| {
+        l.request_timeout = secs(n)
+    }),
+];
+
+const fn text(name: &'static str, set: SetText) -> Key {
+    Key {
+        table: "",
+        name,
+        kind: Kind::Text(set),
+    }
+}
+
+const fn number(name: &'static str, min: u64, max: u64, set: fn(&mut Limits, u64)) -> Key {
+    Key {
+        table: "limits",
+        name,
+        kind: Kind::Number { min, max, set },
+    }
+}
+
+const fn secs(number: u64) -> Duration {
+    Duration::from_secs(number)
+}
+
+const fn millis(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+/// The bounds of every key that is a size fit a `usize` of 32 bits.
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// The bounds of every key that is a count fit.
+fn count(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::super::{Config, Flags};
+    use super::*;
+
+    /// A row of a table of `docs/configuration.md`: table, name, default, bounds.
+    type Row = (&'static str, &'static str, &'static str, &'static str);
+
+    fn documented() -> Vec<Row> {
+        let mut rows = Vec::new();
+        for line in include_str!("../../docs/configuration.md").lines() {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            if let ["", key, default, bounds, _why, ""] = cells[..]
+                && let Some(key) = key.strip_prefix('`').and_then(|key| key.strip_suffix('`'))
+            {
+                let (table, name) = key.split_once('.').unwrap_or(("", key));
+                rows.push((table, name, default.trim_matches('`'), bounds));
+            }
+        }
+        assert!(!rows.is_empty(), "no row of the documentation was read");
+        rows
+    }
+
+    fn load(text: &str) -> Result<Config, String> {
+        Config::load(Some((Path::new("f"), text)), &Flags::default()).map_err(|f| f.to_string())
+    }
+
+    fn file_with(table: &str, name: &str, value: &str) -> String {
+        let header = if table.is_empty() {
+            String::new()
+        } else {
+            format!("[{table}]")
+        };
+        format!("{header}\n{name} = {value}\n")
+    }
+
+    #[test]
+    fn every_key_is_documented_and_every_documented_key_is_one() {
+        let documented: Vec<_> = documented().iter().map(|row| (row.0, row.1)).collect();
+        let known: Vec<_> = KEYS.iter().map(|key| (key.table, key.name)).collect();
+        assert_eq!(documented, known);
+    }
+
+    #[test]
+    fn documented_defaults_are_the_real_ones() {
+        let mut compared = 0;
+        for (table, name, default, _) in documented() {
+            if default == "none" {
+                assert_eq!((name, Config::default().public_url), ("public_url", None));
+            } else {
+                let config = load(&file_with(table, name, default));
+                assert_eq!(config, Ok(Config::default()), "{name}");
+            }
+            compared += 1;
+        }
+        assert_eq!(compared, KEYS.len());
+    }
+
+    #[test]
+    fn documented_bounds_are_the_real_ones() {
+        let mut compared = 0;
+        for (table, name, _, bounds) in documented() {
+            if let Some(Key {
+                kind: Kind::Number { min, max, .. },
+                ..
+            }) = find(table, name)
+            {
+                assert_eq!(bounds, format!("{min} to {max}"), "{name}");
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, 20);
+    }
+
+    #[test]
+    fn every_number_is_taken_at_its_bounds_and_refused_past_them() {
+        let numbers = KEYS.iter().filter_map(|key| match key.kind {
+            Kind::Number { min, max, .. } => Some((key.name, min, max)),
+            Kind::Text(_) | Kind::WebsocketFrom => None,
+        });
+        let (mut lowest, mut highest) = ("[limits]\n".to_owned(), "[limits]\n".to_owned());
+        let mut past = 0;
+        for (name, min, max) in numbers {
+            lowest.push_str(&format!("{name} = {min}\n"));
+            highest.push_str(&format!("{name} = {max}\n"));
+            for number in [i128::from(min) - 1, i128::from(max) + 1] {
+                let fault =
+                    format!("f:2: {name} must be a whole number from {min} to {max}, not {number}");
+                assert_eq!(
+                    load(&file_with("limits", name, &number.to_string())),
+                    Err(fault)
+                );
+                past += 1;
+            }
+        }
+        assert_eq!(past, 40);
+        assert!(load(&lowest).is_ok());
+        assert!(load(&highest).is_ok());
+    }
+
+    #[test]
+    fn every_limit_has_its_key_and_every_key_sets_the_limit_of_its_name() {
+        // The lines of the pretty debug form between the braces: one for each field.
+        let fields = |limits: &Limits| -> Vec<String> {
+            format!("{limits:#?}")
+                .lines()
+                .filter(|line| line.starts_with("    "))
+                .map(str::to_owned)
+                .collect()
+        };
+        let before = fields(&Limits::default());
+        let mut keyed = BTreeSet::new();
+        for key in &KEYS {
+            let Kind::Number { max, set, .. } = key.kind else {
+                continue;
+            };
+            let mut limits = Limits::default();
+            set(&mut limits, max);
+            let after = fields(&limits);
+            let changed: Vec<_> = before
+                .iter()
+                .zip(&after)
+                .filter(|(old, new)| old != new)
+                .collect();
+            let name = key.name.replace("_secs", "").replace("_millis", "");
+            assert_eq!(changed.len(), 1, "{name}");
+            assert!(changed[0].0.starts_with(&format!("    {name}: ")), "{name}");
+            keyed.insert(name);
+        }
+        assert_eq!(keyed.len(), before.len());
+    }
+}

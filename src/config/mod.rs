@@ -1,0 +1,270 @@
+//! The configuration: a TOML file, the flags of the command line over it, defaults below both.
+//!
+//! It reads text that it is given; it opens no file and no socket.
+
+mod document;
+mod draft;
+mod faults;
+mod keys;
+mod values;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use log::LevelFilter;
+
+use crate::model::access::Access;
+use crate::model::durability::Durability;
+use crate::model::limits::Limits;
+use crate::model::public_url::PublicUrl;
+
+pub use self::faults::Faults;
+
+use self::draft::Draft;
+
+/// Where the network side listens unless told otherwise.
+pub const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8090);
+
+/// Where the operator's console listens unless told otherwise: only this board reaches it.
+pub const CONSOLE_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8091);
+
+/// The configuration as used. `docs/configuration.md` describes each key.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// Where user agents and application servers connect.
+    pub listen: SocketAddr,
+    /// Where the operator's console listens; `None` for no console.
+    pub console: Option<SocketAddr>,
+    /// The directory of the database and the key file.
+    pub data: PathBuf,
+    /// What endpoint URLs start with; `None` for the address that each user agent uses itself.
+    pub public_url: Option<PublicUrl>,
+    /// The least important messages that are logged.
+    pub log: LevelFilter,
+    /// What stands behind a 2xx answer.
+    pub durability: Durability,
+    /// Who may open a websocket.
+    pub access: Access,
+    /// The numbers that may be tuned.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// Reads the text of the configuration file, if there is one, and then the flags, which win.
+    ///
+    /// The path is only there to be named in the faults.
+    ///
+    /// # Errors
+    ///
+    /// [`Faults`], with all that is wrong in the file and in the flags.
+    pub fn load(file: Option<(&Path, &str)>, flags: &Flags) -> Result<Self, Faults> {
+        let mut draft = Draft::new();
+        if let Some((_, text)) = file {
+            document::read(text, &mut draft);
+        }
+        draft.read_flags(flags);
+        draft.check_pairs();
+        draft.finish(file.map(|(path, _)| path))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: LISTEN_DEFAULT,
+            console: Some(CONSOLE_DEFAULT),
+            data: PathBuf::from("edgepush-data"),
+            public_url: None,
+            log: LevelFilter::Info,
+            durability: Durability::default(),
+            access: Access::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What the command line says over the file, as typed. Each is written as the key of its name.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Flags {
+    /// `--listen`
+    pub listen: Option<String>,
+    /// `--console`
+    pub console: Option<String>,
+    /// `--data`
+    pub data: Option<String>,
+    /// `--public-url`
+    pub public_url: Option<String>,
+    /// `--log`
+    pub log: Option<String>,
+    /// `--durability`
+    pub durability: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::model::access::Network;
+
+    use super::*;
+
+    fn load(text: &str, flags: &Flags) -> Result<Config, String> {
+        let file = Some((Path::new("/etc/edgepush.toml"), text));
+        Config::load(file, flags).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn nothing_given_is_the_defaults() {
+        assert_eq!(Config::load(None, &Flags::default()), Ok(Config::default()));
+        assert_eq!(load("", &Flags::default()), Ok(Config::default()));
+    }
+
+    #[test]
+    fn every_key_of_the_file_is_taken() {
+        let text = r#"
+            listen = "192.168.1.2:80"
+            console = "off"
+            data = "/var/lib/edgepush"
+            public_url = "https://push.example.org/"
+            log = "debug"
+            durability = "relaxed"
+            [access]
+            websocket_from = ["private", "203.0.113.0/24"]
+            [limits]
+            ack_window_millis = 20
+        "#;
+        let mut expected = Config {
+            listen: "192.168.1.2:80".parse().unwrap(),
+            console: None,
+            data: PathBuf::from("/var/lib/edgepush"),
+            public_url: PublicUrl::new("https://push.example.org").ok(),
+            log: LevelFilter::Debug,
+            durability: Durability::Relaxed,
+            ..Config::default()
+        };
+        let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();
+        expected.access.websocket_from.push(block);
+        expected.limits.ack_window = Duration::from_millis(20);
+        assert_eq!(load(text, &Flags::default()), Ok(expected));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let flags = Flags {
+            listen: Some(":9000".to_owned()),
+            console: Some("off".to_owned()),
+            data: Some("elsewhere".to_owned()),
+            public_url: Some("http://gateway".to_owned()),
+            log: Some("warn".to_owned()),
+            durability: Some("relaxed".to_owned()),
+        };
+        let text = r#"
+            listen = ":1"
+            console = ":2"
+            data = "here"
+            public_url = "http://other"
+            log = "info"
+            durability = "strict"
+        "#;
+        let expected = Config {
+            listen: "0.0.0.0:9000".parse().unwrap(),
+            console: None,
+            data: PathBuf::from("elsewhere"),
+            public_url: PublicUrl::new("http://gateway").ok(),
+            log: LevelFilter::Warn,
+            durability: Durability::Relaxed,
+            ..Config::default()
+        };
+        assert_eq!(load(text, &flags), Ok(expected));
+    }
+
+    #[test]
+    fn all_faults_of_file_and_flags_are_reported_at_once() {
+        let text =
+            "[limits]\nhello_timeout_secs = 0\nlsten = 1\n[access]\nwebsocket_from = [\"x\"]\n";
+        let wrong = || Some(String::new());
+        let flags = Flags {
+            listen: wrong(),
+            console: wrong(),
+            data: wrong(),
+            public_url: wrong(),
+            log: wrong(),
+            durability: wrong(),
+        };
+        let expected = [
+            "/etc/edgepush.toml:2: hello_timeout_secs must be a whole number from 1 to 300, not 0",
+            "/etc/edgepush.toml:3: unknown key \"lsten\" in [limits]",
+            "/etc/edgepush.toml:5: websocket_from entry must be \"private\", \"any\", an address or a block such as \"192.168.1.0/24\"",
+            "--console: must be ADDRESS:PORT, :PORT, PORT or \"off\", such as \"127.0.0.1:8091\"",
+            "--data: must name a directory, such as \"/var/lib/edgepush\"",
+            "--durability: must be \"strict\" or \"relaxed\"",
+            "--listen: must be ADDRESS:PORT, :PORT or PORT, such as \"0.0.0.0:8090\"",
+            "--log: must be one of off, error, warn, info, debug and trace",
+            "--public-url: must start with http:// or https://",
+        ];
+        assert_eq!(load(text, &flags), Err(expected.join("\n")));
+    }
+
+    #[test]
+    fn values_that_do_not_fit_together_are_refused_where_they_were_set() {
+        let refusals = [
+            (
+                "[limits]\nping_interval_secs = 4",
+                "/etc/edgepush.toml:2: pong_timeout_secs is 4; it must be less than ping_interval_secs, which is 4",
+            ),
+            (
+                "[limits]\nping_interval_secs = 9\npong_timeout_secs = 10",
+                "/etc/edgepush.toml:3: pong_timeout_secs is 10; it must be less than ping_interval_secs, which is 9",
+            ),
+            (
+                "[limits]\nbytes_per_user_agent_max = 20_001\nstored_bytes_max = 20_000",
+                "/etc/edgepush.toml:2: bytes_per_user_agent_max is 20001; it must be at most stored_bytes_max, which is 20000",
+            ),
+            (
+                "console = \":8090\"",
+                "/etc/edgepush.toml:1: console and listen take the same port; change one of them",
+            ),
+            (
+                "listen = \"127.0.0.1:8091\"",
+                "/etc/edgepush.toml:1: console and listen take the same port; change one of them",
+            ),
+        ];
+        for (text, fault) in refusals {
+            assert_eq!(load(text, &Flags::default()), Err(fault.to_owned()));
+        }
+        let flags = Flags {
+            listen: Some("8091".to_owned()),
+            ..Flags::default()
+        };
+        let fault = "--listen: console and listen take the same port; change one of them";
+        assert_eq!(load("", &flags), Err(fault.to_owned()));
+    }
+
+    #[test]
+    fn values_that_just_fit_together_are_taken() {
+        let fitting = [
+            "[limits]\nping_interval_secs = 5\npong_timeout_secs = 4",
+            "[limits]\nbytes_per_user_agent_max = 20_000\nstored_bytes_max = 20_000",
+            "listen = \"0\"\nconsole = \"0\"",
+            "listen = \"127.0.0.1:80\"\nconsole = \"127.0.0.2:80\"",
+        ];
+        for text in fitting {
+            assert!(load(text, &Flags::default()).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn key_that_was_refused_is_not_compared_with_another() {
+        let text = "[limits]\nping_interval_secs = 3\npong_timeout_secs = 0";
+        let fault =
+            "/etc/edgepush.toml:3: pong_timeout_secs must be a whole number from 1 to 300, not 0";
+        assert_eq!(load(text, &Flags::default()), Err(fault.to_owned()));
+    }
+
+    #[test]
+    fn faults_do_not_repeat_a_value_that_may_hold_a_secret() {
+        let text = "public_url = \"https://user:hunter2@push.example.org\"\ndata = hunter2\n";
+        let faults = load(text, &Flags::default()).unwrap_err();
+        assert!(!faults.contains("hunter2"), "{faults}");
+    }
+}

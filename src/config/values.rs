@@ -1,0 +1,201 @@
+//! The text of a value to the value. An error says what the value must be, without repeating it.
+
+use std::net::{IpAddr, SocketAddr};
+
+use log::LevelFilter;
+
+use crate::model::access::Network;
+use crate::model::durability::Durability;
+use crate::model::public_url::PublicUrl;
+
+use super::{CONSOLE_DEFAULT, Config, LISTEN_DEFAULT};
+
+/// Takes the text of a key into the configuration.
+pub(super) type SetText = fn(&mut Config, &str) -> Result<(), String>;
+
+pub(super) fn set_listen(config: &mut Config, text: &str) -> Result<(), String> {
+    config.listen = address(text, LISTEN_DEFAULT.ip())
+        .ok_or("must be ADDRESS:PORT, :PORT or PORT, such as \"0.0.0.0:8090\"")?;
+    Ok(())
+}
+
+pub(super) fn set_console(config: &mut Config, text: &str) -> Result<(), String> {
+    config.console =
+        match text {
+            "off" => None,
+            _ => Some(address(text, CONSOLE_DEFAULT.ip()).ok_or(
+                "must be ADDRESS:PORT, :PORT, PORT or \"off\", such as \"127.0.0.1:8091\"",
+            )?),
+        };
+    Ok(())
+}
+
+pub(super) fn set_data(config: &mut Config, text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("must name a directory, such as \"/var/lib/edgepush\"".to_owned());
+    }
+    config.data = text.into();
+    Ok(())
+}
+
+pub(super) fn set_public_url(config: &mut Config, text: &str) -> Result<(), String> {
+    let url = PublicUrl::new(text).map_err(|error| error.to_string())?;
+    config.public_url = Some(url);
+    Ok(())
+}
+
+pub(super) fn set_log(config: &mut Config, text: &str) -> Result<(), String> {
+    config.log = match text {
+        "off" => LevelFilter::Off,
+        "error" => LevelFilter::Error,
+        "warn" => LevelFilter::Warn,
+        "info" => LevelFilter::Info,
+        "debug" => LevelFilter::Debug,
+        "trace" => LevelFilter::Trace,
+        _ => return Err("must be one of off, error, warn, info, debug and trace".to_owned()),
+    };
+    Ok(())
+}
+
+pub(super) fn set_durability(config: &mut Config, text: &str) -> Result<(), String> {
+    config.durability = match text {
+        "strict" => Durability::Strict,
+        "relaxed" => Durability::Relaxed,
+        _ => return Err("must be \"strict\" or \"relaxed\"".to_owned()),
+    };
+    Ok(())
+}
+
+/// The networks behind one entry of a list: `"private"`, `"any"`, an address or a CIDR block.
+pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
+    match text {
+        "private" => return Ok(Network::PRIVATE.to_vec()),
+        "any" => return Ok(Network::ANY.to_vec()),
+        _ => {}
+    }
+    const SHAPE: &str =
+        "must be \"private\", \"any\", an address or a block such as \"192.168.1.0/24\"";
+    let (first, prefix_bits) = match text.split_once('/') {
+        Some((first, bits)) => (first, Some(decimal(bits).ok_or(SHAPE)?)),
+        None => (text, None),
+    };
+    let first: IpAddr = first.parse().map_err(|_| SHAPE)?;
+    let network = match prefix_bits {
+        Some(bits) => Network::new(first, bits.into()),
+        None => Network::single(first),
+    };
+    network
+        .map(|network| vec![network])
+        .map_err(|error| error.to_string())
+}
+
+/// `ADDRESS:PORT`, or `:PORT` or `PORT` at `ip`.
+fn address(text: &str, ip: IpAddr) -> Option<SocketAddr> {
+    let port = text.strip_prefix(':').unwrap_or(text);
+    match decimal(port) {
+        Some(port) => Some(SocketAddr::new(ip, port)),
+        None => text.parse().ok(),
+    }
+}
+
+/// A number of digits alone: the standard library would take a sign as well.
+fn decimal(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listener_takes_an_address_and_a_port_or_a_port_alone() {
+        let readings = [
+            ("192.168.1.2:80", "192.168.1.2:80"),
+            ("[::]:8090", "[::]:8090"),
+            (":9000", "0.0.0.0:9000"),
+            ("9000", "0.0.0.0:9000"),
+            ("0", "0.0.0.0:0"),
+        ];
+        for (text, address) in readings {
+            let mut config = Config::default();
+            assert_eq!(set_listen(&mut config, text), Ok(()), "{text}");
+            assert_eq!(config.listen.to_string(), address);
+        }
+        for text in [
+            "",
+            ":",
+            "+80",
+            "65536",
+            "localhost:80",
+            "0.0.0.0",
+            "::1:80",
+            "80:",
+            "off",
+        ] {
+            let mut config = Config::default();
+            let error = set_listen(&mut config, text).unwrap_err();
+            assert_eq!(
+                error, "must be ADDRESS:PORT, :PORT or PORT, such as \"0.0.0.0:8090\"",
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn console_without_an_address_stays_on_this_board() {
+        for text in [":9000", "9000"] {
+            let mut config = Config::default();
+            assert_eq!(set_console(&mut config, text), Ok(()));
+            assert_eq!(config.console, "127.0.0.1:9000".parse().ok());
+        }
+    }
+
+    #[test]
+    fn console_can_be_off() {
+        let mut config = Config::default();
+        assert_eq!(set_console(&mut config, "off"), Ok(()));
+        assert_eq!(config.console, None);
+    }
+
+    #[test]
+    fn networks_are_named_or_written_as_blocks() {
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        assert_eq!(networks("private"), Ok(Network::PRIVATE.to_vec()));
+        assert_eq!(networks("any"), Ok(Network::ANY.to_vec()));
+        let block = Network::new(ip("10.2.0.0"), 16).unwrap();
+        assert_eq!(networks("10.2.0.0/16"), Ok(vec![block]));
+        let single = Network::new(ip("2001:db8::7"), 128).unwrap();
+        assert_eq!(networks("2001:db8::7"), Ok(vec![single]));
+    }
+
+    #[test]
+    fn text_that_is_no_network_is_refused_with_what_it_must_be() {
+        let shape =
+            "must be \"private\", \"any\", an address or a block such as \"192.168.1.0/24\"";
+        let refusals = [
+            ("", shape),
+            ("Private", shape),
+            ("10.2.0.0/", shape),
+            ("10.2.0.0/+8", shape),
+            ("10.2.0.0/8/8", shape),
+            ("10.2/16", shape),
+            ("router.local", shape),
+            (
+                "10.2.0.0/33",
+                "must have at most /32 behind an IPv4 and /128 behind an IPv6 address",
+            ),
+            (
+                "10.2.0.1/16",
+                "must start with its first address, such as 192.168.1.0/24",
+            ),
+            (
+                "::ffff:10.2.0.0/112",
+                "must be written as IPv4, without the leading ::ffff:",
+            ),
+        ];
+        for (text, error) in refusals {
+            assert_eq!(networks(text), Err(error.to_owned()), "{text}");
+        }
+    }
+}
