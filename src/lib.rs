@@ -20,3 +20,4 @@
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::unwrap_used))]
 
 pub mod model;
+pub mod storage;

@@ -1,1 +1,3 @@
+//! The `edgepush` program.
+
 fn main() {}
