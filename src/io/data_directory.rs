@@ -54,11 +54,6 @@ impl DataDirectory {
     pub fn key_file(&self) -> PathBuf {
         self.path.join("edgepush.key")
     }
-
-    /// Where the database is.
-    pub fn database(&self) -> PathBuf {
-        self.path.join("edgepush.db")
-    }
 }
 
 /// A data directory that cannot be used.

@@ -27,10 +27,13 @@ pub struct Gateway {
     sockets: RefCell<HashMap<SessionId, Rc<Mailbox<Order>>>>,
     requests: RefCell<HashMap<RequestId, Rc<Mailbox<Response>>>>,
     store: Sender<Vec<StoreOp>>,
-    /// What the timer sleeps for.
-    deadline: Cell<Option<Instant>>,
-    deadline_moved: Mailbox<()>,
+    /// What the timer sleeps for; `None`: nothing.
+    armed: Cell<Option<Instant>>,
+    sooner: Mailbox<()>,
     stopped: Mailbox<()>,
+    /// Websockets whose tasks run, those in their closing handshake included.
+    websockets: Cell<usize>,
+    websocket_ended: Mailbox<()>,
     last_id: Cell<u64>,
 }
 
@@ -59,9 +62,11 @@ impl Gateway {
             sockets: RefCell::default(),
             requests: RefCell::default(),
             store,
-            deadline: Cell::new(None),
-            deadline_moved: Mailbox::new(),
+            armed: Cell::new(None),
+            sooner: Mailbox::new(),
             stopped: Mailbox::new(),
+            websockets: Cell::new(0),
+            websocket_ended: Mailbox::new(),
             last_id: Cell::new(0),
         })
     }
@@ -90,8 +95,15 @@ impl Gateway {
             // Closed only when the storage thread has panicked; `run_storage_replies` sees to that.
             let _ = self.store.try_send(operations);
         }
-        if deadline != self.deadline.replace(deadline) {
-            self.deadline_moved.put(());
+        // One that moved to later needs no wake-up: the timer finds nothing due and looks again.
+        let sooner = match (deadline, self.armed.get()) {
+            (Some(deadline), Some(armed)) => deadline < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if sooner {
+            self.armed.set(deadline);
+            self.sooner.put(());
         }
     }
 
@@ -134,12 +146,21 @@ impl Gateway {
         answer.take().await
     }
 
+    /// The engine's part of a websocket has ended, and its closing handshake as well.
+    pub(super) fn websocket_ended(&self) {
+        self.websockets.set(self.websockets.get().saturating_sub(1));
+        if self.websockets.get() == 0 {
+            self.websocket_ended.put(());
+        }
+    }
+
     /// Announces an open websocket; its task reads orders from the mailbox until the end.
     pub(super) fn open_socket(
         &self,
         base_url: Option<BaseUrl>,
         simplepush_path: bool,
     ) -> (SessionId, Rc<Mailbox<Order>>) {
+        self.websockets.set(self.websockets.get().saturating_add(1));
         let session = SessionId(self.new_id());
         let mailbox = Rc::new(Mailbox::new());
         self.sockets.borrow_mut().insert(session, mailbox.clone());
@@ -161,18 +182,19 @@ impl Gateway {
     /// Wakes the engine when it asked to be woken. Never ends.
     pub async fn run_timer(&self) {
         loop {
-            let moved = self.deadline_moved.take();
-            match self.deadline.get() {
-                None => moved.await,
-                Some(deadline) => {
-                    let due = async {
-                        Timer::at(deadline).await;
-                    };
-                    smol::future::or(moved, due).await;
-                    if deadline <= Instant::now() {
-                        self.turn(Input::Timeout);
-                    }
-                }
+            let deadline = self.engine.borrow().next_deadline();
+            self.armed.set(deadline);
+            let sooner = self.sooner.take();
+            let Some(deadline) = deadline else {
+                sooner.await;
+                continue;
+            };
+            let due = async {
+                Timer::at(deadline).await;
+            };
+            smol::future::or(sooner, due).await;
+            if deadline <= clock::read().monotonic {
+                self.turn(Input::Timeout);
             }
         }
     }
@@ -187,6 +209,13 @@ impl Gateway {
     /// Waits until the engine has given up everything that it held.
     pub async fn stopped(&self) {
         self.stopped.take().await;
+    }
+
+    /// Waits until the last websocket has finished its closing handshake.
+    pub async fn websockets_ended(&self) {
+        while self.websockets.get() > 0 {
+            self.websocket_ended.take().await;
+        }
     }
 
     /// What the operator sees.

@@ -149,8 +149,15 @@ mod tests {
         let path = directory.0.join("edgepush.key");
         let first = load_or_make(&path).unwrap();
         assert!(first.are_new);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1, "nothing left over");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            fs::read_dir(&directory.0).unwrap().count(),
+            1,
+            "nothing left over"
+        );
 
         let again = load_or_make(&path).unwrap();
         assert!(!again.are_new);
@@ -161,7 +168,13 @@ mod tests {
     fn key_file_that_cannot_be_used_is_left_alone_and_named() {
         let directory = Directory::new("bad");
         let path = directory.0.join("edgepush.key");
-        for bad in ["", "abc\n", &"0".repeat(63), &"g".repeat(64), &"00\n".repeat(20)] {
+        for bad in [
+            "",
+            "abc\n",
+            &"0".repeat(63),
+            &"g".repeat(64),
+            &"00\n".repeat(20),
+        ] {
             fs::write(&path, bad).unwrap();
             let message = load_or_make(&path).unwrap_err().to_string();
             assert!(message.contains("edgepush.key must hold"), "{message}");

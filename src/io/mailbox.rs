@@ -6,7 +6,6 @@ use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
 /// A queue that one task reads. Empty, it takes no heap.
-#[derive(Debug)]
 pub(super) struct Mailbox<T> {
     letters: RefCell<VecDeque<T>>,
     reader: Cell<Option<Waker>>,

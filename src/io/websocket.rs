@@ -58,6 +58,7 @@ pub(super) async fn run(
     // Before the closing handshake: what the engine holds for this user agent must not wait for it.
     gateway.close_socket(session);
     finish(&mut socket, end).await;
+    gateway.websocket_ended();
 }
 
 /// How the exchange of messages came to its end.
