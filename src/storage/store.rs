@@ -348,7 +348,7 @@ mod tests {
         let (mut store, _) = folder.open();
         store.apply(vec![subscribe(1, 1)]);
         // Another process that writes holds up a commit, but not a read.
-        let writer = rusqlite::Connection::open(folder.path().join(super::super::FILE_NAME));
+        let writer = Connection::open(folder.path().join(super::super::FILE_NAME));
         let writer = writer.unwrap();
         writer.execute_batch("BEGIN IMMEDIATE").unwrap();
         assert_eq!(
