@@ -19,7 +19,7 @@ use crate::io::gateway::Gateway;
 use crate::io::key_file::{self, KeyFileError};
 use crate::io::signals::StopSignals;
 use crate::io::storage_thread::StorageThread;
-use crate::io::{clock, entropy, listener};
+use crate::io::{clock, descriptors, entropy, listener};
 use crate::model::durability::Durability;
 use crate::model::ids::DatabaseId;
 use crate::model::store::Opened;
@@ -36,8 +36,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 /// # Errors
 ///
 /// [`ServeError`] when it cannot start, or cannot go on.
-pub fn serve(config: Config) -> Result<(), ServeError> {
+pub fn serve(mut config: Config) -> Result<(), ServeError> {
     start_log(&config);
+    config.limits.connections_max = descriptors::make_room_for(config.limits.connections_max);
     let mut signals = StopSignals::catch().map_err(ServeError::System)?;
     let directory = DataDirectory::open(&config.data).map_err(ServeError::Directory)?;
     let keys = key_file::load_or_make(&directory.key_file()).map_err(ServeError::Key)?;

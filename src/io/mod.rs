@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod data_directory;
+pub mod descriptors;
 pub mod entropy;
 pub mod gateway;
 pub mod http;
