@@ -13,7 +13,7 @@ pub fn make_room_for(connections_max: usize) -> usize {
     if limit.current != limit.maximum {
         // Most systems start a program with 1,024 and allow it far more.
         limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit.clone()) {
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
             warn!("cannot raise the limit on open files: {error}");
             limit = getrlimit(Resource::Nofile);
         }
