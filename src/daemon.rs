@@ -150,11 +150,18 @@ fn store_settings(durability: Durability) -> storage::Settings {
 fn start_log(config: &Config) {
     let logger = SimpleLogger::new().with_level(config.log);
     // The dependencies' own lines say nothing to an operator below this.
-    let logger = ["hyper", "polling", "async_io", "tungstenite", "tiny_http"]
-        .into_iter()
-        .fold(logger, |logger, name| {
-            logger.with_module_level(name, config.log.min(log::LevelFilter::Warn))
-        });
+    let logger = [
+        "async_io",
+        "async_tungstenite",
+        "hyper",
+        "polling",
+        "tiny_http",
+        "tungstenite",
+    ]
+    .into_iter()
+    .fold(logger, |logger, name| {
+        logger.with_module_level(name, config.log.min(log::LevelFilter::Warn))
+    });
     // Only a second logger in this process is refused, and there is none.
     let _ = logger.init();
 }

@@ -5,12 +5,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
 use futures_util::Sink;
 use smol::Timer;
 use smol::future::{or, poll_fn};
+use smol::io::AsyncReadExt;
 use smol::net::TcpStream;
 use smol::stream::StreamExt;
 
@@ -146,6 +148,9 @@ fn take_in(
         Some(Ok(Message::Close(_))) => return Some(End::Theirs),
         Some(Ok(Message::Binary(_) | Message::Frame(_))) => Violation::Binary,
         Some(Err(Error::Capacity(_))) => Violation::TooLong,
+        Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
+            return Some(End::Broken);
+        }
         Some(Err(Error::Protocol(_) | Error::Utf8(_))) => Violation::Protocol,
         Some(Err(_)) | None => return Some(End::Broken),
     };
@@ -177,23 +182,29 @@ async fn flush(socket: &mut Socket) -> Result<(), Error> {
 async fn finish(socket: &mut Socket, end: End) {
     let closing = async {
         match end {
-            End::Broken => return,
-            End::Theirs => {}
+            End::Broken => {}
+            // Reading on sends the echo of their close frame.
+            End::Theirs => while let Some(Ok(_)) = socket.next().await {},
             End::Ours(reason) => {
                 let frame = CloseFrame {
                     code: CloseCode::from(reason.code()),
                     reason: reason.as_str().into(),
                 };
-                if socket.close(Some(frame)).await.is_err() {
-                    return;
+                if socket.close(Some(frame)).await.is_ok() {
+                    discard(socket.get_mut()).await;
                 }
             }
         }
-        // Reading on sends what is due, such as the echo of their close frame.
-        while let Some(Ok(_)) = socket.next().await {}
     };
     let late = async {
         Timer::after(CLOSE_TIMEOUT).await;
     };
     or(closing, late).await;
+}
+
+/// Reads what the peer still sends until it has closed: a socket that is dropped with unread bytes
+/// resets the connection, and the peer never sees why it was closed.
+async fn discard(stream: &mut TcpStream) {
+    let mut buffer = [0; 1024];
+    while let Ok(1..) = stream.read(&mut buffer).await {}
 }
