@@ -13,7 +13,7 @@ use smol::net::TcpListener;
 use smol::{LocalExecutor, Timer};
 
 use crate::config::Config;
-use crate::engine::{Engine, Input, Settings};
+use crate::engine::{Engine, Settings};
 use crate::io::data_directory::{DataDirectory, DataDirectoryError};
 use crate::io::gateway::Gateway;
 use crate::io::key_file::{self, KeyFileError};
@@ -106,11 +106,6 @@ async fn run(
         };
         // The listener is closed by now.
         info!("stopping on {signal}");
-        gateway.turn(Input::Stop);
-        let stopped = async {
-            gateway.stopped().await;
-            gateway.websockets_ended().await;
-        };
         let late = async {
             Timer::after(STOP_TIMEOUT).await;
             warn!(
@@ -118,7 +113,7 @@ async fn run(
                 STOP_TIMEOUT.as_secs()
             );
         };
-        smol::future::or(stopped, late).await;
+        smol::future::or(gateway.stop(), late).await;
         Ok(())
     };
     smol::future::or(serving, smol::future::or(storing, ticking)).await
