@@ -29,7 +29,7 @@ POST_SECS = 10
 # Firefox handles push messages side by side and now and then swaps some that came in order, so a wrong order is tried
 # again. A gateway that always mixes up this many messages is found; one that swaps two once in a while is not.
 ORDERED_MESSAGES = 6
-ORDER_ATTEMPTS = 3
+ORDER_ATTEMPTS = 6
 END_SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
 
 PLAIN = "/plain/"
