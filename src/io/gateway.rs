@@ -12,8 +12,8 @@ use smol::channel::{Receiver, Sender, unbounded};
 use smol::{LocalExecutor, Timer};
 
 use super::clock;
+use super::console::SnapshotRequest;
 use super::mailbox::Mailbox;
-use crate::engine::counters::Snapshot;
 use crate::engine::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId};
 use crate::model::limits::Limits;
 use crate::model::store::{StoreOp, StoreReply};
@@ -227,9 +227,13 @@ impl Gateway {
         Some(Place(Rc::clone(self)))
     }
 
-    /// What the operator sees.
-    pub fn snapshot(&self) -> Snapshot {
-        self.engine.borrow().snapshot(clock::read())
+    /// Answers the operator's console. Ends when there is no console.
+    pub async fn run_snapshots(&self, requests: Receiver<SnapshotRequest>) {
+        while let Ok(request) = requests.recv().await {
+            let snapshot = self.engine.borrow().snapshot(clock::read());
+            // Nobody may be waiting any more.
+            let _ = request.reply.try_send(snapshot);
+        }
     }
 
     fn new_id(&self) -> u64 {
