@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use smol::net::TcpListener;
 use smol::{LocalExecutor, Timer};
 
 use crate::config::Config;
-use crate::engine::{Engine, Input, Settings};
+use crate::engine::{Engine, Settings};
+use crate::io::console::{Console, ConsoleError, Facts};
 use crate::io::data_directory::{DataDirectory, DataDirectoryError};
 use crate::io::gateway::Gateway;
 use crate::io::key_file::{self, KeyFileError};
@@ -59,6 +60,18 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
             .map_err(|error| ServeError::Listen(config.listen, error))?;
         let address = push.local_addr().map_err(ServeError::System)?;
         let storage = StorageThread::start(store).map_err(ServeError::System)?;
+        let (asking, asked) = smol::channel::bounded(1);
+        let facts = Facts {
+            data_directory: directory.path().to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+            io_account: storage.io_account.clone(),
+            push_address: push_address(&config, address),
+        };
+        let console = config
+            .console
+            .map(|console| Console::bind(console, asking, facts))
+            .transpose()
+            .map_err(ServeError::Console)?;
         let gateway = Gateway::new(
             engine,
             config.limits.clone(),
@@ -71,9 +84,15 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
             directory.path().display()
         );
 
+        let answering = Rc::clone(&gateway);
+        gateway.spawn(async move { answering.run_snapshots(asked).await });
+        announce(address, console.as_ref().map(Console::address));
         let accepting = listener::run(Rc::clone(&gateway), push);
-        announce(address);
         let ended = run(&gateway, &storage, accepting, &mut signals).await;
+        // The console first: it reads the database, which would keep its log from being emptied.
+        if let Some(console) = console {
+            console.stop();
+        }
         storage.stop();
         ended
     }))
@@ -106,11 +125,6 @@ async fn run(
         };
         // The listener is closed by now.
         info!("stopping on {signal}");
-        gateway.turn(Input::Stop);
-        let stopped = async {
-            gateway.stopped().await;
-            gateway.websockets_ended().await;
-        };
         let late = async {
             Timer::after(STOP_TIMEOUT).await;
             warn!(
@@ -118,7 +132,7 @@ async fn run(
                 STOP_TIMEOUT.as_secs()
             );
         };
-        smol::future::or(stopped, late).await;
+        smol::future::or(gateway.stop(), late).await;
         Ok(())
     };
     smol::future::or(serving, smol::future::or(storing, ticking)).await
@@ -167,8 +181,15 @@ fn start_log(config: &Config) {
 }
 
 /// The one line on standard output: whoever started the program waits for it.
-fn announce(push: SocketAddr) {
-    let line = format!("edgepush ready push=http://{}\n", reachable(push));
+fn announce(push: SocketAddr, console: Option<SocketAddr>) {
+    let console = console.map_or_else(
+        || "off".to_owned(),
+        |console| format!("http://{}", reachable(console)),
+    );
+    let line = format!(
+        "edgepush ready push=http://{} console={console}\n",
+        reachable(push)
+    );
     // Nobody has to read it.
     let mut output = io::stdout().lock();
     let _ = output.write_all(line.as_bytes());
@@ -184,6 +205,28 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// What to set user agents to: the public URL, or an address of this machine that others reach.
+fn push_address(config: &Config, push: SocketAddr) -> String {
+    if let Some(url) = &config.public_url {
+        // http becomes ws, https becomes wss.
+        return format!("{}/", url.as_str().replacen("http", "ws", 1));
+    }
+    let address = if push.ip().is_unspecified() {
+        SocketAddr::new(network_address().unwrap_or_else(|| push.ip()), push.port())
+    } else {
+        push
+    };
+    format!("ws://{}/", reachable(address))
+}
+
+/// The address that this machine has towards other networks. Nothing is sent: connecting a datagram
+/// socket only looks up the route (192.0.2.1 is for documentation, RFC 5737).
+fn network_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
 /// Why serving did not start, or ended.
 #[derive(Debug)]
 pub enum ServeError {
@@ -195,6 +238,8 @@ pub enum ServeError {
     Store(OpenError),
     /// The push port.
     Listen(SocketAddr, io::Error),
+    /// The operator's console.
+    Console(ConsoleError),
     /// The database has seen more starts than can be numbered.
     RunsUsedUp,
     /// The storage thread ended before it was asked to.
@@ -215,6 +260,7 @@ impl fmt::Display for ServeError {
                     "cannot listen on {address}: {error}; give another --listen"
                 )
             }
+            Self::Console(error) => error.fmt(f),
             Self::RunsUsedUp => f.write_str("database has been started too often; move it away"),
             Self::StorageDied => f.write_str("storage thread died; see the log above"),
             Self::System(error) => write!(f, "the system refuses what the program needs: {error}"),

@@ -8,12 +8,12 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Instant;
 
-use smol::channel::{Receiver, Sender};
+use smol::channel::{Receiver, Sender, unbounded};
 use smol::{LocalExecutor, Timer};
 
 use super::clock;
+use super::console::SnapshotRequest;
 use super::mailbox::Mailbox;
-use crate::engine::counters::Snapshot;
 use crate::engine::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId};
 use crate::model::limits::Limits;
 use crate::model::store::{StoreOp, StoreReply};
@@ -31,9 +31,11 @@ pub struct Gateway {
     armed: Cell<Option<Instant>>,
     sooner: Mailbox<()>,
     stopped: Mailbox<()>,
-    /// Websockets whose tasks run, those in their closing handshake included.
-    websockets: Cell<usize>,
-    websocket_ended: Mailbox<()>,
+    /// Closed when the process is asked to end.
+    stopping: (Sender<()>, Receiver<()>),
+    /// Open connections, those in their closing handshake included.
+    connections: Cell<usize>,
+    connection_ended: Mailbox<()>,
     last_id: Cell<u64>,
 }
 
@@ -65,8 +67,9 @@ impl Gateway {
             armed: Cell::new(None),
             sooner: Mailbox::new(),
             stopped: Mailbox::new(),
-            websockets: Cell::new(0),
-            websocket_ended: Mailbox::new(),
+            stopping: unbounded(),
+            connections: Cell::new(0),
+            connection_ended: Mailbox::new(),
             last_id: Cell::new(0),
         })
     }
@@ -146,21 +149,12 @@ impl Gateway {
         answer.take().await
     }
 
-    /// The engine's part of a websocket has ended, and its closing handshake as well.
-    pub(super) fn websocket_ended(&self) {
-        self.websockets.set(self.websockets.get().saturating_sub(1));
-        if self.websockets.get() == 0 {
-            self.websocket_ended.put(());
-        }
-    }
-
     /// Announces an open websocket; its task reads orders from the mailbox until the end.
     pub(super) fn open_socket(
         &self,
         base_url: Option<BaseUrl>,
         simplepush_path: bool,
     ) -> (SessionId, Rc<Mailbox<Order>>) {
-        self.websockets.set(self.websockets.get().saturating_add(1));
         let session = SessionId(self.new_id());
         let mailbox = Rc::new(Mailbox::new());
         self.sockets.borrow_mut().insert(session, mailbox.clone());
@@ -206,27 +200,59 @@ impl Gateway {
         }
     }
 
-    /// Waits until the engine has given up everything that it held.
-    pub async fn stopped(&self) {
+    /// Ends in order: the engine's goodbye to every user agent, the answers to open requests, the
+    /// ends of all connections. The listener must be closed by then.
+    pub async fn stop(&self) {
+        self.turn(Input::Stop);
         self.stopped.take().await;
-    }
-
-    /// Waits until the last websocket has finished its closing handshake.
-    pub async fn websockets_ended(&self) {
-        while self.websockets.get() > 0 {
-            self.websocket_ended.take().await;
+        self.stopping.0.close();
+        while self.connections.get() > 0 {
+            self.connection_ended.take().await;
         }
     }
 
-    /// What the operator sees.
-    pub fn snapshot(&self) -> Snapshot {
-        self.engine.borrow().snapshot(clock::read())
+    /// Waits until connections should end once their open requests are answered.
+    pub(super) async fn stopping(&self) {
+        // Nothing is ever sent: this returns when the channel is closed.
+        let _ = self.stopping.1.recv().await;
+    }
+
+    /// One of the connections that may be open, if there is one left.
+    pub(super) fn take_place(self: &Rc<Self>) -> Option<Place> {
+        let open = self.connections.get();
+        if open >= self.limits.connections_max {
+            return None;
+        }
+        self.connections.set(open.saturating_add(1));
+        Some(Place(Rc::clone(self)))
+    }
+
+    /// Answers the operator's console. Ends when there is no console.
+    pub async fn run_snapshots(&self, requests: Receiver<SnapshotRequest>) {
+        while let Ok(request) = requests.recv().await {
+            let snapshot = self.engine.borrow().snapshot(clock::read());
+            // Nobody may be waiting any more.
+            let _ = request.reply.try_send(snapshot);
+        }
     }
 
     fn new_id(&self) -> u64 {
         let id = self.last_id.get().wrapping_add(1);
         self.last_id.set(id);
         id
+    }
+}
+
+/// One open connection; its place is free again when this is dropped.
+pub(super) struct Place(Rc<Gateway>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let open = self.0.connections.get().saturating_sub(1);
+        self.0.connections.set(open);
+        if open == 0 {
+            self.0.connection_ended.put(());
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! hyper: HTTP/1.1 on the push port, up to the point where a connection becomes a websocket.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,11 +19,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, StatusCode, Version};
 use smol::Timer;
+use smol::future::{or, poll_fn};
+use smol::io::AsyncReadExt;
 use smol::net::TcpStream;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
-use super::gateway::Gateway;
-use super::listener::Place;
+use super::gateway::{Gateway, Place};
 use super::websocket;
 use crate::model::limits::BODY_BYTES_MAX;
 use crate::protocol::http::{BaseUrl, Request, Response, Upgrade};
@@ -45,14 +47,18 @@ pub(super) struct Opened {
     pub(super) simplepush_path: bool,
 }
 
+/// How long a connection that we end is still read from: see [`discard`].
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Serves one connection until it ends; a websocket goes on as a task of its own.
-pub async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, place: Place) {
-    let opened: RefCell<Option<Opened>> = RefCell::new(None);
+pub(super) async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, place: Place) {
+    let opened = RefCell::new(None);
+    let unread = Cell::new(false);
     let service = service_fn(|request| {
-        let answering = answer(&gateway, peer, request, &opened);
-        async { Ok::<_, Infallible>(answering.await) }
+        let answering = answer(&gateway, peer, request, &opened, &unread);
+        Box::pin(async { Ok::<_, Infallible>(answering.await) })
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .timer(SmolTimer::new())
         .header_read_timeout(gateway.limits().request_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
@@ -60,19 +66,47 @@ pub async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, pl
         // A peer that has closed its sending half is gone: curl and browsers never do that.
         .half_close(false)
         .keep_alive(true)
-        .serve_connection(FuturesIo::new(stream), service)
-        .without_shutdown();
-    // An error is the peer's: a timeout, a broken request, a reset. hyper has answered it.
-    let Ok(parts) = Box::pin(connection).await else {
-        return;
-    };
-    if let Some(opened) = opened.take() {
-        let stream = parts.io.into_inner();
-        // Rarely anything: the first frame of a user agent that did not wait for the 101.
-        let early = parts.read_buf.to_vec();
-        let task = websocket::run(Rc::clone(&gateway), stream, early, opened, place);
-        gateway.spawn(task);
+        .serve_connection(FuturesIo::new(stream), service);
+    let mut stopping = Some(Box::pin(gateway.stopping()));
+    let served = poll_fn(|cx| {
+        if stopping
+            .as_mut()
+            .is_some_and(|s| s.as_mut().poll(cx).is_ready())
+        {
+            stopping = None;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        connection.poll_without_shutdown(cx)
+    })
+    .await;
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    match opened.take() {
+        Some(opened) => {
+            // Rarely anything: the first frame of a user agent that did not wait for the 101.
+            let early = parts.read_buf.to_vec();
+            let task = websocket::run(Rc::clone(&gateway), stream, early, opened, place);
+            gateway.spawn(task);
+        }
+        // An error is the peer's: a timeout, a broken request, a reset. hyper has answered it.
+        None if served.is_err() || unread.get() => {
+            let late = async {
+                Timer::after(DISCARD_TIMEOUT).await;
+            };
+            or(discard(&mut stream), late).await;
+        }
+        None => {}
     }
+}
+
+/// Closes our side and reads what the peer still sends until it has closed as well: a socket that
+/// is dropped with unread bytes resets the connection, and takes our last answer with it.
+pub(super) async fn discard(stream: &mut TcpStream) {
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let mut buffer = [0; 1024];
+    while let Ok(1..) = stream.read(&mut buffer).await {}
 }
 
 async fn answer(
@@ -80,6 +114,7 @@ async fn answer(
     peer: SocketAddr,
     request: hyper::Request<Incoming>,
     opened: &RefCell<Option<Opened>>,
+    unread: &Cell<bool>,
 ) -> hyper::Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let origin = text(&head.headers, &ORIGIN);
@@ -94,7 +129,7 @@ async fn answer(
     let simplepush_path = head.uri.path() == SIMPLEPUSH_PATH;
     let body = read_body(&head.method, body, gateway.limits().request_timeout).await;
     // What was not read cannot be skipped over: the next request would start inside of it.
-    let close = !matches!(body, Body::Whole(_));
+    unread.set(!matches!(body, Body::Whole(_)));
     let mut response = gateway
         .request(Request {
             peer: peer.ip(),
@@ -114,7 +149,7 @@ async fn answer(
         return switching_protocols(&head.headers);
     }
     response.allow_origin(origin.as_deref());
-    to_hyper(response, close)
+    to_hyper(response, unread.get())
 }
 
 /// Reads a body that can be one of a push message; other methods carry none that matters.
@@ -146,7 +181,7 @@ async fn read_body(method: &Method, mut body: Incoming, timeout: Duration) -> Bo
         Timer::after(timeout).await;
         Body::Incomplete
     };
-    smol::future::or(reading, late).await
+    or(reading, late).await
 }
 
 fn push_headers(headers: &HeaderMap) -> PushHeaders {

@@ -1,6 +1,5 @@
 //! Accepts connections on the push port. One slow peer never stops the next.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,11 +19,10 @@ const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Accepts for ever.
 pub async fn run(gateway: Rc<Gateway>, listener: TcpListener) {
-    let open = Rc::new(Cell::new(0));
     let mut warned = Warned::default();
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => accept(&gateway, stream, peer, &open, &mut warned),
+            Ok((stream, peer)) => accept(&gateway, stream, peer, &mut warned),
             Err(error) => {
                 warned.say(format_args!("cannot accept connections: {error}"));
                 Timer::after(REST).await;
@@ -33,43 +31,16 @@ pub async fn run(gateway: Rc<Gateway>, listener: TcpListener) {
     }
 }
 
-fn accept(
-    gateway: &Rc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    open: &Rc<Cell<usize>>,
-    warned: &mut Warned,
-) {
-    let limit = gateway.limits().connections_max;
-    if open.get() >= limit {
-        warned.say(format_args!(
-            "connection turned away open={} connections_max={limit}",
-            open.get()
+fn accept(gateway: &Rc<Gateway>, stream: TcpStream, peer: SocketAddr, warned: &mut Warned) {
+    let Some(place) = gateway.take_place() else {
+        let limit = gateway.limits().connections_max;
+        return warned.say(format_args!(
+            "connection turned away connections_max={limit}"
         ));
-        return;
-    }
-    let place = Place::take(open);
+    };
     // Push messages are small and should leave at once. A socket that refuses is closed already.
     let _ = stream.set_nodelay(true);
-    let serving = http::serve(Rc::clone(gateway), stream, peer, place);
-    gateway.spawn(serving);
-}
-
-/// One of the connections that may be open; free again when dropped.
-#[derive(Debug)]
-pub struct Place(Rc<Cell<usize>>);
-
-impl Place {
-    fn take(open: &Rc<Cell<usize>>) -> Self {
-        open.set(open.get().saturating_add(1));
-        Self(Rc::clone(open))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
+    gateway.spawn(http::serve(Rc::clone(gateway), stream, peer, place));
 }
 
 /// Keeps a flood of connections from becoming a flood of lines on a memory card.

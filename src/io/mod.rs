@@ -3,6 +3,7 @@
 //! Nothing is decided here: what happens is given to the engine, what it asks for is done.
 
 pub mod clock;
+pub mod console;
 pub mod data_directory;
 pub mod descriptors;
 pub mod entropy;

@@ -12,13 +12,11 @@ use async_tungstenite::tungstenite::{Error, Message};
 use futures_util::Sink;
 use smol::Timer;
 use smol::future::{or, poll_fn};
-use smol::io::AsyncReadExt;
 use smol::net::TcpStream;
 use smol::stream::StreamExt;
 
-use super::gateway::{Gateway, Order};
-use super::http::Opened;
-use super::listener::Place;
+use super::gateway::{Gateway, Order, Place};
+use super::http::{Opened, discard};
 use super::mailbox::Mailbox;
 use crate::engine::{CloseReason, Input, SessionId, Violation};
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
@@ -60,7 +58,6 @@ pub(super) async fn run(
     // Before the closing handshake: what the engine holds for this user agent must not wait for it.
     gateway.close_socket(session);
     finish(&mut socket, end).await;
-    gateway.websocket_ended();
 }
 
 /// How the exchange of messages came to its end.
@@ -200,11 +197,4 @@ async fn finish(socket: &mut Socket, end: End) {
         Timer::after(CLOSE_TIMEOUT).await;
     };
     or(closing, late).await;
-}
-
-/// Reads what the peer still sends until it has closed: a socket that is dropped with unread bytes
-/// resets the connection, and the peer never sees why it was closed.
-async fn discard(stream: &mut TcpStream) {
-    let mut buffer = [0; 1024];
-    while let Ok(1..) = stream.read(&mut buffer).await {}
 }

@@ -6,10 +6,10 @@ const say = (text) => { $("state").textContent = text; };
 const base64url = (bytes) =>
   btoa(String.fromCharCode(...new Uint8Array(bytes))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
 
-const pushHost = document.location.hostname;
+const pushAddress = document.documentElement.dataset.pushAddress;
 $("prefs").textContent =
-  `dom.push.serverURL                               ws://${pushHost}:8090/\n` +
-  "dom.push.testing.allowInsecureServerURL          true";
+  `dom.push.serverURL                        ${pushAddress}\n` +
+  "dom.push.testing.allowInsecureServerURL   true";
 
 async function subscribe() {
   if (await Notification.requestPermission() !== "granted") {
