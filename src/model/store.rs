@@ -181,7 +181,9 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::DiskFull => "no space left on the device; make room in the data directory's disk",
-            Self::ReadOnly => "cannot be written; check the file system and its permissions",
+            Self::ReadOnly => {
+                "cannot be opened or written; check the file system and its permissions"
+            }
             Self::Corrupt => "database is damaged; restore a backup, or move it away to start anew",
             Self::Io => "device failed; see the kernel's log (dmesg)",
         })

@@ -44,9 +44,7 @@ fn heading(report: &Report, facts: &Facts) -> Vec<(&'static str, String)> {
         State::Stuck => ("bad", "Stuck"),
         State::StorageFault(_) => ("bad", "Storage fault"),
     };
-    let memory = report
-        .resident_bytes
-        .map_or_else(|| UNKNOWN.to_owned(), bytes);
+    let memory = known(report.resident_bytes, bytes);
     vec![
         ("title", format!("edgepush: {}", word.to_lowercase())),
         ("version", facts.version.to_owned()),
@@ -59,77 +57,63 @@ fn heading(report: &Report, facts: &Facts) -> Vec<(&'static str, String)> {
 }
 
 fn from_snapshot(snapshot: Option<&Snapshot>) -> Vec<(&'static str, String)> {
-    let number =
-        |of: fn(&Snapshot) -> u64| snapshot.map_or_else(|| UNKNOWN.to_owned(), |s| count(of(s)));
-    let turned_away = number(|s| s.counters.messages_turned_away);
-    let never_written = number(|s| s.counters.messages_never_written);
+    let number = |of: fn(&Snapshot) -> u64| known(snapshot.map(of), count);
+    let note = |of: fn(&Snapshot) -> String| snapshot.map(of).unwrap_or_default();
+    let held = |s: &Snapshot| format!("and {} on their way", count(s.messages_held));
+    let never_written = |s: &Snapshot| {
+        let number = count(s.counters.messages_never_written);
+        format!("{number} never written to flash")
+    };
+    let turned_away = |s: &Snapshot| {
+        let number = count(s.counters.messages_turned_away);
+        format!("and {number} turned away")
+    };
     vec![
         ("user_agents_connected", number(|s| s.user_agents_connected)),
-        (
-            "messages_note",
-            format!("and {} on their way", number(|s| s.messages_held)),
-        ),
+        ("messages_note", note(held)),
         ("acked", number(|s| s.counters.messages_acked)),
-        (
-            "acked_note",
-            format!("{never_written} without a write to flash"),
-        ),
+        ("acked_note", note(never_written)),
         ("refused", number(|s| s.counters.messages_refused)),
-        (
-            "refused_note",
-            format!("and {turned_away} turned away: full or faulty"),
-        ),
-        (
-            "uptime",
-            snapshot.map_or_else(|| UNKNOWN.to_owned(), |s| duration(s.uptime_secs)),
-        ),
+        ("refused_note", note(turned_away)),
+        ("uptime", known(snapshot.map(|s| s.uptime_secs), duration)),
     ]
 }
 
 fn from_totals(report: &Report) -> Vec<(&'static str, String)> {
-    let totals = report.totals.as_ref();
-    let number =
-        |of: fn(&Totals) -> u64| totals.map_or_else(|_| UNKNOWN.to_owned(), |t| count(of(t)));
-    let file_note = match totals {
-        Ok(_) => "database and its log".to_owned(),
-        Err(fault) => format!("The database cannot be read: {fault}"),
-    };
+    let totals = report.totals.as_ref().ok();
+    let number = |of: fn(&Totals) -> u64| known(totals.map(of), count);
+    let fault = |fault| format!("The database cannot be read, so totals are missing: {fault}.");
+    let user_agents = |t: &Totals| format!("of {} with a subscription", count(t.user_agents));
     vec![
         (
+            "database_fault",
+            report.totals.err().map(fault).unwrap_or_default(),
+        ),
+        (
             "user_agents_note",
-            format!("of {} with a subscription", number(|t| t.user_agents)),
+            totals.map(user_agents).unwrap_or_default(),
         ),
         ("subscriptions", number(|t| t.subscriptions)),
         ("messages", number(|t| t.messages)),
-        (
-            "file_bytes",
-            totals.map_or_else(|_| UNKNOWN.to_owned(), |t| bytes(t.file_bytes)),
-        ),
-        ("file_note", file_note),
+        ("file_bytes", known(totals.map(|t| t.file_bytes), bytes)),
     ]
 }
 
 fn written(report: &Report) -> [(&'static str, String); 2] {
     let stored = report.snapshot.as_ref().map(|s| s.counters.messages_stored);
-    let per_message = report
+    let each = report
         .written_bytes
         .zip(stored)
-        .and_then(|(written, stored)| written.checked_div(stored));
+        .and_then(|(written, stored)| written.checked_div(stored))
+        .map(|each| format!("{} for each stored message", bytes(each)));
     [
-        (
-            "written",
-            report
-                .written_bytes
-                .map_or_else(|| UNKNOWN.to_owned(), bytes),
-        ),
-        (
-            "written_note",
-            per_message.map_or_else(
-                || "since the start".to_owned(),
-                |each| format!("{} for each stored message", bytes(each)),
-            ),
-        ),
+        ("written", known(report.written_bytes, bytes)),
+        ("written_note", each.unwrap_or_default()),
     ]
+}
+
+fn known(number: Option<u64>, write: fn(u64) -> String) -> String {
+    number.map_or_else(|| UNKNOWN.to_owned(), write)
 }
 
 /// The counters as rows of a table.
@@ -308,7 +292,7 @@ mod tests {
         let page = html(&report, &facts());
         assert!(page.contains("class=\"state bad\"") && page.contains("<b>Stuck</b>"));
         assert!(page.contains(&format!(
-            "The database cannot be read: {}",
+            "The database cannot be read, so totals are missing: {}",
             StoreError::Corrupt
         )));
         assert!(page.contains("<b>80.0 KiB</b>") && page.contains("1.2.3"));

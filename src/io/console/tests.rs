@@ -205,6 +205,21 @@ fn other_methods_are_told_which_are_allowed() {
 }
 
 #[test]
+fn page_to_try_it_with_may_run_its_own_scripts_and_no_other_page_may() {
+    let bench = Bench::answering(working());
+    let answer = bench.get("/try");
+    assert_eq!(status(&answer), "200");
+    assert!(answer.contains("script-src 'self';"));
+    assert!(answer.contains("ws://192.168.1.5:8090/") && !answer.contains("{{"));
+    for script in ["/try.js", "/try-worker.js"] {
+        let answer = bench.get(script);
+        assert_eq!(status(&answer), "200");
+        assert!(answer.contains("Content-Type: text/javascript; charset=utf-8\r\n"));
+    }
+    assert!(!bench.get("/").contains("script-src"));
+}
+
+#[test]
 fn unknown_path_is_404() {
     let bench = Bench::answering(working());
     assert_eq!(status(&bench.get("/favicon.ico")), "404");
