@@ -25,3 +25,4 @@ pub mod daemon;
 pub mod engine;
 pub mod model;
 pub mod protocol;
+pub mod storage;

@@ -1,0 +1,71 @@
+//! What a failure of SQLite means to whoever asked. No other module reads SQLite's error codes.
+
+use rusqlite::{Error, ffi};
+
+use crate::model::store::StoreError;
+
+/// The state of the disk behind an `error`.
+///
+/// A column that does not hold what this program writes counts as damage.
+pub(super) const fn store_error(error: &Error) -> StoreError {
+    if let Error::SqliteFailure(failure, _) = error {
+        return from_primary_code(failure.extended_code & 0xff);
+    }
+    if is_bad_value(error) {
+        return StoreError::Corrupt;
+    }
+    StoreError::Io
+}
+
+/// Whether a row was read that cannot be understood.
+pub(super) const fn is_bad_value(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::FromSqlConversionFailure(..)
+            | Error::IntegralValueOutOfRange(..)
+            | Error::InvalidColumnType(..)
+            | Error::Utf8Error(..)
+    )
+}
+
+/// Whether the row's primary key is there already.
+pub(super) const fn is_taken_key(error: &Error) -> bool {
+    if let Error::SqliteFailure(failure, _) = error {
+        return failure.extended_code == ffi::SQLITE_CONSTRAINT_PRIMARYKEY;
+    }
+    false
+}
+
+const fn from_primary_code(code: i32) -> StoreError {
+    match code {
+        ffi::SQLITE_FULL => StoreError::DiskFull,
+        ffi::SQLITE_READONLY | ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM => StoreError::ReadOnly,
+        ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => StoreError::Corrupt,
+        _ => StoreError::Io,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_of_the_disk_is_told_apart() {
+        let cases = [
+            (ffi::SQLITE_FULL, StoreError::DiskFull),
+            (ffi::SQLITE_READONLY, StoreError::ReadOnly),
+            (ffi::SQLITE_READONLY_DBMOVED, StoreError::ReadOnly),
+            (ffi::SQLITE_CANTOPEN, StoreError::ReadOnly),
+            (ffi::SQLITE_PERM, StoreError::ReadOnly),
+            (ffi::SQLITE_CORRUPT, StoreError::Corrupt),
+            (ffi::SQLITE_CORRUPT_INDEX, StoreError::Corrupt),
+            (ffi::SQLITE_NOTADB, StoreError::Corrupt),
+            (ffi::SQLITE_IOERR_FSYNC, StoreError::Io),
+            (ffi::SQLITE_BUSY, StoreError::Io),
+        ];
+        for (code, kind) in cases {
+            let error = Error::SqliteFailure(ffi::Error::new(code), None);
+            assert_eq!(store_error(&error), kind, "{code}");
+        }
+    }
+}

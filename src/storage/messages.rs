@@ -1,0 +1,452 @@
+//! The rows of push messages: in, out, dropped.
+//!
+//! Decides nothing about quotas, subscriptions or topics: see `enqueue`.
+
+use rusqlite::types::{FromSqlError, Type};
+use rusqlite::{Connection, Error, OptionalExtension, Row};
+
+use super::fault;
+use crate::model::ids::{ChannelId, MessageId, Uaid};
+use crate::model::message::{Content, Encoding, PushMessage, Topic, Ttl, Urgency};
+use crate::model::store::Deletion;
+use crate::model::time::ServiceTime;
+
+// Texts that a test looks at: none of them may read more rows than it has to.
+
+const PAGE: &str = "
+    SELECT id, channel, topic, received_at, ttl_secs, urgency, encoding, encryption, crypto_key, body
+    FROM message WHERE uaid = ?1 AND id > ?2 AND expires_at > ?3 ORDER BY id";
+const WITH_TOPIC: &str =
+    "SELECT id, cost_bytes FROM message WHERE uaid = ?1 AND channel = ?2 AND topic = ?3";
+const DELETE: &str =
+    "DELETE FROM message WHERE id = ?1 AND (?2 IS NULL OR uaid = ?2) RETURNING uaid";
+const DELETE_OF_SUBSCRIPTION: &str = "DELETE FROM message WHERE uaid = ?1 AND channel = ?2";
+const EXPIRE: &str = "
+    DELETE FROM message WHERE id IN
+        (SELECT id FROM message WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)
+    RETURNING uaid";
+const EXPIRE_OF: &str = "DELETE FROM message WHERE uaid = ?1 AND expires_at <= ?2";
+
+/// Some messages of a queue, in order.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) messages: Vec<PushMessage>,
+    /// Others come after them.
+    pub(super) more: bool,
+    /// Rows that were passed over because they cannot be understood.
+    pub(super) damaged: u32,
+}
+
+/// As much of a kept message as is needed to replace it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    pub(super) id: MessageId,
+    pub(super) cost_bytes: u64,
+}
+
+/// Keeps a message.
+pub(super) fn insert(
+    connection: &Connection,
+    uaid: Uaid,
+    message: &PushMessage,
+) -> rusqlite::Result<()> {
+    let content = message.content.as_ref();
+    connection
+        .prepare_cached(
+            "INSERT INTO message (id, uaid, channel, topic, received_at, ttl_secs, expires_at, urgency,
+                 cost_bytes, encoding, encryption, crypto_key, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?
+        .execute((
+            message.id.as_i64(),
+            uaid.as_bytes(),
+            message.channel.as_bytes(),
+            message.topic.as_ref().map(Topic::as_str),
+            signed(message.received_at),
+            message.ttl.as_secs(),
+            signed(message.expires_at()),
+            message.urgency.as_number(),
+            i64::try_from(message.cost_bytes()).unwrap_or(i64::MAX),
+            content.map(|content| content.encoding.as_str()),
+            content.and_then(|content| content.encryption.as_deref()),
+            content.and_then(|content| content.crypto_key.as_deref()),
+            content.map(|content| &*content.body),
+        ))?;
+    Ok(())
+}
+
+/// Whether the message of this id belongs to this subscription.
+pub(super) fn is_kept(
+    connection: &Connection,
+    uaid: Uaid,
+    message: &PushMessage,
+) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached("SELECT 1 FROM message WHERE id = ?1 AND uaid = ?2 AND channel = ?3")?
+        .exists((
+            message.id.as_i64(),
+            uaid.as_bytes(),
+            message.channel.as_bytes(),
+        ))
+}
+
+/// The message of a subscription that has this topic.
+pub(super) fn with_topic(
+    connection: &Connection,
+    uaid: Uaid,
+    channel: ChannelId,
+    topic: &Topic,
+) -> rusqlite::Result<Option<Kept>> {
+    connection
+        .prepare_cached(WITH_TOPIC)?
+        .query_row(
+            (uaid.as_bytes(), channel.as_bytes(), topic.as_str()),
+            |row| {
+                Ok(Kept {
+                    id: MessageId::from_i64(row.get(0)?),
+                    cost_bytes: unsigned(row.get(1)?),
+                })
+            },
+        )
+        .optional()
+}
+
+/// The oldest messages of a user agent after one of them; see `StoreOp::Fetch`.
+///
+/// A row that cannot be understood is passed over and counted: it neither ends the page nor fails it,
+/// so the messages behind it are still delivered. It goes when it expires.
+pub(super) fn page(
+    connection: &Connection,
+    uaid: Uaid,
+    after: MessageId,
+    now: ServiceTime,
+    messages_max: u32,
+    bytes_max: usize,
+) -> rusqlite::Result<Page> {
+    let mut statement = connection.prepare_cached(PAGE)?;
+    let mut rows = statement.query((uaid.as_bytes(), after.as_i64(), signed(now)))?;
+    let messages_max = usize::try_from(messages_max.max(1)).unwrap_or(usize::MAX);
+    let mut page = Page {
+        messages: Vec::new(),
+        more: false,
+        damaged: 0,
+    };
+    let mut bytes = 0_usize;
+    while let Some(row) = rows.next()? {
+        let is_full = page.messages.len() >= messages_max || bytes >= bytes_max;
+        if is_full && !page.messages.is_empty() {
+            page.more = true;
+            break;
+        }
+        match read(row) {
+            Ok(message) => {
+                bytes = bytes.saturating_add(message.cost_bytes());
+                page.messages.push(message);
+            }
+            Err(error) if fault::is_bad_value(&error) => {
+                page.damaged = page.damaged.saturating_add(1);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(page)
+}
+
+/// Drops a message. Returns whose it was, if it was there.
+pub(super) fn delete(
+    connection: &Connection,
+    deletion: Deletion,
+) -> rusqlite::Result<Option<Uaid>> {
+    connection
+        .prepare_cached(DELETE)?
+        .query_row(
+            (
+                deletion.id.as_i64(),
+                deletion.owner.as_ref().map(Uaid::as_bytes),
+            ),
+            owner,
+        )
+        .optional()
+}
+
+/// Drops all messages of a subscription.
+pub(super) fn delete_of_subscription(
+    connection: &Connection,
+    uaid: Uaid,
+    channel: ChannelId,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(DELETE_OF_SUBSCRIPTION)?
+        .execute((uaid.as_bytes(), channel.as_bytes()))?;
+    Ok(())
+}
+
+/// Drops the messages that expired first. Returns whose they were, one entry a message.
+pub(super) fn expire(
+    connection: &Connection,
+    now: ServiceTime,
+    messages_max: u32,
+) -> rusqlite::Result<Vec<Uaid>> {
+    connection
+        .prepare_cached(EXPIRE)?
+        .query_map((signed(now), messages_max), owner)?
+        .collect()
+}
+
+/// Drops what is expired of one user agent.
+pub(super) fn expire_of(
+    connection: &Connection,
+    uaid: Uaid,
+    now: ServiceTime,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(EXPIRE_OF)?
+        .execute((uaid.as_bytes(), signed(now)))?;
+    Ok(())
+}
+
+/// What a message counts for.
+pub(super) fn cost_bytes(message: &PushMessage) -> u64 {
+    u64::try_from(message.cost_bytes()).unwrap_or(u64::MAX)
+}
+
+/// A time as SQLite keeps it. The far end of time is lowered, which no run ever reaches.
+pub(super) fn signed(time: ServiceTime) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// A number that is never negative, as SQLite kept it.
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn owner(row: &Row<'_>) -> rusqlite::Result<Uaid> {
+    Ok(Uaid::from_bytes(row.get(0)?))
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<PushMessage> {
+    let topic = row.get::<_, Option<Box<str>>>(2)?;
+    let ttl_secs: u32 = row.get(4)?;
+    Ok(PushMessage {
+        id: MessageId::from_i64(row.get(0)?),
+        channel: ChannelId::from_bytes(row.get(1)?),
+        received_at: ServiceTime::from_secs(unsigned(row.get(3)?)),
+        ttl: Ttl::from_secs_lowered(ttl_secs.into()),
+        topic: match topic {
+            Some(text) => Some(Topic::new(&text).map_err(|_| bad_value(2))?),
+            None => None,
+        },
+        urgency: Urgency::from_number(row.get(5)?).ok_or_else(|| bad_value(5))?,
+        content: content(row)?,
+    })
+}
+
+fn content(row: &Row<'_>) -> rusqlite::Result<Option<Content>> {
+    let Some(name) = row.get_ref(6)?.as_str_or_null()? else {
+        return Ok(None);
+    };
+    let encoding = [Encoding::Aesgcm, Encoding::Aes128gcm]
+        .into_iter()
+        .find(|encoding| encoding.as_str() == name)
+        .ok_or_else(|| bad_value(6))?;
+    Ok(Some(Content {
+        encoding,
+        encryption: row.get(7)?,
+        crypto_key: row.get(8)?,
+        body: row.get_ref(9)?.as_blob()?.into(),
+    }))
+}
+
+/// A column that holds what this program never writes.
+fn bad_value(column: usize) -> Error {
+    Error::FromSqlConversionFailure(column, Type::Null, Box::new(FromSqlError::InvalidType))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::store::{StoreOp, StoreReply};
+    use crate::storage::Store;
+    use crate::storage::testing::{
+        self, Folder, at, delete, enqueue, fetch, ids, message, one, subscribe, with_topic,
+    };
+
+    fn with_messages(folder: &Folder, messages: impl IntoIterator<Item = PushMessage>) -> Store {
+        let (mut store, _) = folder.open();
+        store.apply(vec![subscribe(1, 1), subscribe(2, 1)]);
+        store.apply(messages.into_iter().map(|m| enqueue(1, m)).collect());
+        store
+    }
+
+    fn page_of(
+        store: &mut Store,
+        after: i64,
+        messages_max: u32,
+        bytes_max: usize,
+    ) -> (Vec<i64>, bool) {
+        let op = StoreOp::Fetch {
+            uaid: testing::uaid(1),
+            after: MessageId::from_i64(after),
+            now: at(100),
+            messages_max,
+            bytes_max,
+        };
+        match one(store, op) {
+            StoreReply::Page { messages, more } => {
+                (messages.iter().map(|m| m.id.as_i64()).collect(), more)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn message_comes_back_byte_for_byte() {
+        let folder = Folder::new();
+        let every_byte: Vec<u8> = (0..=255).cycle().take(5630).collect();
+        let full = PushMessage {
+            urgency: Urgency::VeryLow,
+            content: Some(Content {
+                encoding: Encoding::Aesgcm,
+                encryption: Some("salt=abc".into()),
+                crypto_key: Some("dh=def".into()),
+                body: every_byte.into(),
+            }),
+            ..with_topic(message(10, 1), "a-_=")
+        };
+        let empty = PushMessage {
+            urgency: Urgency::High,
+            content: None,
+            ..message(11, 1)
+        };
+        let mut store = with_messages(&folder, [full.clone(), empty.clone()]);
+        assert_eq!(
+            one(&mut store, fetch(1)),
+            StoreReply::Page {
+                messages: vec![full, empty],
+                more: false
+            }
+        );
+    }
+
+    #[test]
+    fn messages_come_in_the_order_of_their_ids_not_of_their_writing() {
+        let folder = Folder::new();
+        let mut store = with_messages(&folder, [12, 10, 11].map(|id| message(id, 1)));
+        assert_eq!(ids(&mut store, 1), [10, 11, 12]);
+    }
+
+    #[test]
+    fn page_ends_at_its_number_of_messages() {
+        let folder = Folder::new();
+        let mut store = with_messages(&folder, [10, 11, 12].map(|id| message(id, 1)));
+        assert_eq!(page_of(&mut store, 0, 2, usize::MAX), (vec![10, 11], true));
+        assert_eq!(page_of(&mut store, 11, 2, usize::MAX), (vec![12], false));
+        assert_eq!(
+            page_of(&mut store, 10, 2, usize::MAX),
+            (vec![11, 12], false)
+        );
+        assert_eq!(page_of(&mut store, 12, 2, usize::MAX), (vec![], false));
+        assert_eq!(page_of(&mut store, 0, 0, usize::MAX), (vec![10], true));
+    }
+
+    #[test]
+    fn page_ends_with_the_message_that_reaches_its_bytes() {
+        let folder = Folder::new();
+        let cost = message(10, 1).cost_bytes();
+        let mut store = with_messages(&folder, [10, 11, 12].map(|id| message(id, 1)));
+        assert_eq!(page_of(&mut store, 0, 9, 2 * cost), (vec![10, 11], true));
+        assert_eq!(page_of(&mut store, 0, 9, 2 * cost + 1).0, [10, 11, 12]);
+        assert_eq!(page_of(&mut store, 0, 9, 0), (vec![10], true));
+    }
+
+    #[test]
+    fn expired_message_is_not_delivered() {
+        let folder = Folder::new();
+        let lasting = |id, secs| PushMessage {
+            received_at: at(90),
+            ttl: Ttl::from_secs_lowered(secs),
+            ..message(id, 1)
+        };
+        let mut store = with_messages(&folder, [lasting(10, 10), lasting(11, 11), lasting(12, 0)]);
+        assert_eq!(page_of(&mut store, 0, 1, usize::MAX), (vec![11], false));
+    }
+
+    #[test]
+    fn damaged_row_is_passed_over_and_those_behind_it_are_delivered() {
+        let folder = Folder::new();
+        let mut store = with_messages(&folder, [10, 11, 12, 13].map(|id| message(id, 1)));
+        store
+            .connection
+            .execute_batch(
+                "PRAGMA ignore_check_constraints = ON;
+                 UPDATE message SET urgency = 9 WHERE id = 10;
+                 UPDATE message SET topic = 'not a topic' WHERE id = 11;
+                 UPDATE message SET encoding = 'rot13' WHERE id = 12;",
+            )
+            .unwrap();
+        assert_eq!(page_of(&mut store, 0, 1, usize::MAX), (vec![13], false));
+        store.apply(vec![delete(10, None), delete(11, Some(1))]);
+        assert_eq!(page_of(&mut store, 0, 1, usize::MAX), (vec![13], false));
+    }
+
+    #[test]
+    fn message_is_deleted_by_its_owner_or_by_its_url_only() {
+        let folder = Folder::new();
+        let mut store = with_messages(&folder, [10, 11, 12].map(|id| message(id, 1)));
+        let replies = store.apply(vec![
+            delete(10, Some(2)),
+            delete(11, Some(1)),
+            delete(12, None),
+            delete(99, None),
+        ]);
+        assert_eq!(replies, vec![StoreReply::Done; 4]);
+        assert_eq!(ids(&mut store, 1), [10]);
+    }
+
+    #[test]
+    fn sweep_drops_the_expired_in_steps_and_nothing_else() {
+        let folder = Folder::new();
+        let lasting = |id, secs| PushMessage {
+            ttl: Ttl::from_secs_lowered(secs),
+            ..message(id, 1)
+        };
+        let messages = [(10, 30), (11, 10), (12, 20), (13, 31)].map(|(id, secs)| lasting(id, secs));
+        let mut store = with_messages(&folder, messages);
+        let sweep = |messages_max| StoreOp::Expire {
+            now: at(130),
+            messages_max,
+        };
+        assert_eq!(one(&mut store, sweep(0)), StoreReply::Expired(0));
+        assert_eq!(one(&mut store, sweep(2)), StoreReply::Expired(2));
+        assert_eq!(ids(&mut store, 1), [10, 13]);
+        assert_eq!(one(&mut store, sweep(2)), StoreReply::Expired(1));
+        assert_eq!(ids(&mut store, 1), [13]);
+    }
+
+    #[test]
+    fn no_query_reads_more_rows_than_it_needs() {
+        let folder = Folder::new();
+        let (store, _) = folder.open();
+        let queue = "INDEX message_queue (uaid=?)";
+        let cases = [
+            (PAGE, "INDEX message_queue (uaid=? AND id>?)"),
+            (
+                WITH_TOPIC,
+                "message_topic (uaid=? AND channel=? AND topic=?)",
+            ),
+            (DELETE, "INTEGER PRIMARY KEY (rowid=?)"),
+            (DELETE_OF_SUBSCRIPTION, queue),
+            (EXPIRE, "COVERING INDEX message_expiry (expires_at<?)"),
+            (EXPIRE_OF, queue),
+            (
+                crate::storage::usage::COUNT,
+                "COVERING INDEX message_queue (uaid=?)",
+            ),
+        ];
+        for (sql, expected) in cases {
+            let plan = testing::plan(&store, sql);
+            assert!(plan.contains(expected), "{sql}: {plan}");
+            assert!(!plan.contains("TEMP B-TREE"), "{sql}: {plan}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Opening the database: refuse what is not ours to touch, set up, migrate, count the run.
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::settings::Settings;
+use super::store::Store;
+use super::{FILE_NAME, fault, messages, schema};
+use crate::model::ids::DatabaseId;
+use crate::model::store::{Opened, StoreError};
+use crate::model::time::ServiceTime;
+
+/// What a database is given when it is made. Not looked at if there is one already.
+#[derive(Clone, Copy, Debug)]
+pub struct FreshDatabase {
+    /// Its name: random bytes.
+    pub id: DatabaseId,
+    /// The token key was made in this same start: no earlier database can have existed under it,
+    /// so this one never needs a tombstone.
+    pub key_is_new: bool,
+}
+
+/// Why the database was not opened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OpenError {
+    /// A newer edgepush has written it. It was not touched.
+    NewerSchema {
+        /// The file's schema.
+        found: u32,
+        /// The newest schema that this program knows.
+        known: u32,
+    },
+    /// It is damaged, or no database at all.
+    Corrupt,
+    /// The file system cannot hold SQLite's write-ahead log.
+    NoWriteAheadLog,
+    /// The disk, as in [`StoreError`]; never [`StoreError::Corrupt`].
+    Unavailable(StoreError),
+}
+
+impl Store {
+    /// Opens or makes the database in `directory`, brings it to the present schema and starts a new
+    /// run. The run is counted durably before this returns, so no message id is ever given twice.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]. After [`OpenError::NewerSchema`] the database is byte for byte as it was.
+    pub fn open(
+        directory: &Path,
+        settings: &Settings,
+        fresh: FreshDatabase,
+    ) -> Result<(Self, Opened), OpenError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(directory.join(FILE_NAME), flags)?;
+        let found = refuse_newer(&connection)?;
+        if !settings.apply(&connection)? {
+            return Err(OpenError::NoWriteAheadLog);
+        }
+        let (opened, lost_before) = start_run(&mut connection, found, fresh)?;
+        sync_directory(directory)?;
+        // The file's own, which may not be the one in `settings`.
+        let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
+        let page_bytes = messages::unsigned(page_bytes);
+        Ok((Self::new(connection, page_bytes, lost_before), opened))
+    }
+}
+
+/// The schema of the file, if this program may touch it.
+fn refuse_newer(connection: &Connection) -> Result<u32, OpenError> {
+    // Without this, closing the refused file would copy its write-ahead log into it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    let found = schema::version(connection)?;
+    if found > schema::VERSION {
+        return Err(OpenError::NewerSchema {
+            found,
+            known: schema::VERSION,
+        });
+    }
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok(found)
+}
+
+/// Migrates and counts the run in one commit: a new file exists whole or not at all.
+fn start_run(
+    connection: &mut Connection,
+    found: u32,
+    fresh: FreshDatabase,
+) -> rusqlite::Result<(Opened, bool)> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    schema::migrate(&transaction, found)?;
+    if found == 0 {
+        transaction.execute(
+            "INSERT INTO meta (only, database, runs, service_secs, lost_before) VALUES (1, ?1, 0, 0, ?2)",
+            (fresh.id.0, !fresh.key_is_new),
+        )?;
+    }
+    // The newest message may be younger than the time that was last written down.
+    let started = transaction.query_row(
+        "UPDATE meta SET runs = runs + 1 RETURNING runs, database, lost_before, max(service_secs,
+             coalesce((SELECT received_at FROM message ORDER BY id DESC LIMIT 1), 0))",
+        (),
+        |row| {
+            let opened = Opened {
+                run: row.get(0)?,
+                database: DatabaseId(row.get(1)?),
+                service_time: ServiceTime::from_secs(messages::unsigned(row.get(3)?)),
+            };
+            Ok((opened, row.get(2)?))
+        },
+    )?;
+    transaction.commit()?;
+    Ok(started)
+}
+
+/// A new file is only there after a power cut if its directory was flushed as well.
+///
+/// Done at every start: the start that made the file may have ended before this.
+fn sync_directory(directory: &Path) -> Result<(), OpenError> {
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|_| OpenError::Unavailable(StoreError::Io))
+}
+
+impl From<rusqlite::Error> for OpenError {
+    fn from(error: rusqlite::Error) -> Self {
+        match fault::store_error(&error) {
+            StoreError::Corrupt => Self::Corrupt,
+            kind @ (StoreError::DiskFull | StoreError::ReadOnly | StoreError::Io) => {
+                Self::Unavailable(kind)
+            }
+        }
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewerSchema { found, known } => write!(
+                f,
+                "{FILE_NAME} was written by a newer edgepush (schema {found}, this program knows up to {known}); \
+                 install that version again, or restore the backup made before the update; nothing was changed"
+            ),
+            Self::Corrupt => write!(
+                f,
+                "{FILE_NAME} is damaged or not a database; restore a backup, or move it away to start anew"
+            ),
+            Self::NoWriteAheadLog => f.write_str(
+                "the file system cannot hold a write-ahead log; put the data directory on a local disk",
+            ),
+            Self::Unavailable(error) => write!(f, "{FILE_NAME}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::message::PushMessage;
+    use crate::model::store::{StoreOp, StoreReply};
+    use crate::storage::testing::{self, Folder, at, enqueue, message, one, subscribe};
+
+    #[test]
+    fn each_start_is_a_new_run_of_the_same_database() {
+        let folder = Folder::new();
+        for run in 1..=3 {
+            let fresh = FreshDatabase {
+                id: DatabaseId([run as u8; 8]),
+                key_is_new: false,
+            };
+            let (_, opened) = Store::open(folder.path(), &Settings::default(), fresh).unwrap();
+            assert_eq!(opened.run, run);
+            assert_eq!(opened.database, DatabaseId([1; 8]));
+            assert_eq!(opened.service_time, ServiceTime::default());
+        }
+    }
+
+    #[test]
+    fn service_time_goes_on_from_the_later_of_what_was_saved_and_the_newest_message() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store.apply(vec![
+            subscribe(1, 1),
+            enqueue(1, message(10, 1)),
+            StoreOp::SaveTime(at(50)),
+        ]);
+        drop(store);
+        let (mut store, opened) = folder.open();
+        assert_eq!(opened.service_time, at(100));
+        store.apply(vec![StoreOp::SaveTime(at(200)), StoreOp::SaveTime(at(150))]);
+        drop(store);
+        assert_eq!(folder.open().1.service_time, at(200));
+    }
+
+    #[test]
+    fn closing_saves_the_time_and_empties_the_write_ahead_log() {
+        let folder = Folder::new();
+        let (store, _) = folder.open();
+        store.close(at(300)).unwrap();
+        assert!(!folder.path().join(format!("{FILE_NAME}-wal")).exists());
+        assert_eq!(folder.open().1.service_time, at(300));
+    }
+
+    #[test]
+    fn newer_database_is_refused_with_advice_and_not_touched() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store.apply(vec![subscribe(1, 1)]);
+        store
+            .connection
+            .pragma_update(None, "user_version", schema::VERSION + 1)
+            .unwrap();
+        // As a killed process leaves it: some of it only in the write-ahead log.
+        let killed = copy(&folder);
+        let before = bytes(&killed);
+        let error = killed.try_open().unwrap_err();
+        assert_eq!(
+            error,
+            OpenError::NewerSchema {
+                found: schema::VERSION + 1,
+                known: schema::VERSION
+            }
+        );
+        assert!(error.to_string().contains("install that version again"));
+        assert_eq!(bytes(&killed), before);
+    }
+
+    #[test]
+    fn file_that_is_no_database_is_refused_and_not_touched() {
+        let folder = Folder::new();
+        let path = folder.path().join(FILE_NAME);
+        std::fs::write(&path, "dear diary, ".repeat(1000)).unwrap();
+        let error = folder.try_open().unwrap_err();
+        assert_eq!(error, OpenError::Corrupt);
+        assert!(error.to_string().contains("move it away"));
+        assert_eq!(
+            std::fs::read(&path).unwrap(),
+            "dear diary, ".repeat(1000).into_bytes()
+        );
+    }
+
+    #[test]
+    fn damaged_schema_is_refused() {
+        let folder = Folder::new();
+        folder.open().0.close(at(0)).unwrap();
+        let path = folder.path().join(FILE_NAME);
+        let mut file = std::fs::read(&path).unwrap();
+        file[100..4096].fill(0xff);
+        std::fs::write(&path, file).unwrap();
+        assert_eq!(folder.try_open().unwrap_err(), OpenError::Corrupt);
+    }
+
+    #[test]
+    fn missing_directory_is_refused_with_advice() {
+        let folder = Folder::new();
+        let missing = folder.path().join("missing");
+        let error = Store::open(&missing, &Settings::default(), testing::FRESH).unwrap_err();
+        assert_eq!(error, OpenError::Unavailable(StoreError::ReadOnly));
+        assert!(error.to_string().contains("permissions"));
+    }
+
+    #[test]
+    fn what_was_answered_survives_a_kill() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store.apply(vec![subscribe(1, 1)]);
+        let large = PushMessage {
+            ttl: crate::model::message::Ttl::from_secs_lowered(u64::MAX),
+            ..message(10, 1)
+        };
+        store.apply(vec![enqueue(1, large.clone())]);
+        let (mut after, opened) = copy(&folder).open();
+        assert_eq!(opened.run, 2);
+        assert_eq!(
+            one(&mut after, testing::fetch(1)),
+            StoreReply::Page {
+                messages: vec![large],
+                more: false
+            }
+        );
+    }
+
+    /// The files as they are now, elsewhere: what a kill at this moment would leave.
+    fn copy(folder: &Folder) -> Folder {
+        let copy = Folder::new();
+        for (name, bytes) in bytes(folder) {
+            std::fs::write(copy.path().join(name), bytes).unwrap();
+        }
+        copy
+    }
+
+    fn bytes(folder: &Folder) -> Vec<(String, Vec<u8>)> {
+        let names = [FILE_NAME.to_owned(), format!("{FILE_NAME}-wal")];
+        names
+            .into_iter()
+            .map(|name| {
+                let bytes = std::fs::read(folder.path().join(&name)).unwrap();
+                (name, bytes)
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,79 @@
+//! The tables, and how an older file becomes a present one. Nothing here is run on a newer file.
+
+use rusqlite::Connection;
+
+/// One entry for each version; its place, from 1, is the version that it leads to.
+///
+/// A published entry is never changed: the next schema is a new entry.
+const MIGRATIONS: [&str; 1] = [VERSION_1];
+
+/// The schema that this program knows.
+pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
+
+const VERSION_1: &str = "
+    -- One row. `lost_before`: an earlier database under the same key may have existed.
+    CREATE TABLE meta (
+        only         INTEGER PRIMARY KEY CHECK (only = 1),
+        database     BLOB    NOT NULL CHECK (length(database) = 8),
+        runs         INTEGER NOT NULL,
+        service_secs INTEGER NOT NULL,
+        lost_before  INTEGER NOT NULL CHECK (lost_before IN (0, 1))
+    ) STRICT;
+
+    -- A user agent exists if it has a subscription. `origin`: see subscriptions.rs.
+    CREATE TABLE subscription (
+        uaid    BLOB    NOT NULL CHECK (length(uaid) = 16),
+        channel BLOB    NOT NULL CHECK (length(channel) = 16),
+        origin  INTEGER NOT NULL CHECK (origin BETWEEN 0 AND 2),
+        PRIMARY KEY (uaid, channel)
+    ) STRICT, WITHOUT ROWID;
+
+    -- The id is the order. Times are seconds of service. The body comes last: what is before it
+    -- is then read without following its overflow pages.
+    CREATE TABLE message (
+        id          INTEGER PRIMARY KEY,
+        uaid        BLOB    NOT NULL CHECK (length(uaid) = 16),
+        channel     BLOB    NOT NULL CHECK (length(channel) = 16),
+        topic       TEXT,
+        received_at INTEGER NOT NULL,
+        ttl_secs    INTEGER NOT NULL,
+        expires_at  INTEGER NOT NULL,
+        urgency     INTEGER NOT NULL CHECK (urgency BETWEEN 0 AND 3),
+        cost_bytes  INTEGER NOT NULL,
+        encoding    TEXT CHECK (encoding IN ('aesgcm', 'aes128gcm')),
+        encryption  TEXT,
+        crypto_key  TEXT,
+        body        BLOB,
+        CHECK ((encoding IS NULL) = (body IS NULL))
+    ) STRICT;
+
+    -- Holds all that a quota asks for, so that counting a queue never reads its rows.
+    CREATE INDEX message_queue ON message (uaid, id, expires_at, cost_bytes);
+    CREATE UNIQUE INDEX message_topic ON message (uaid, channel, topic) WHERE topic IS NOT NULL;
+    CREATE INDEX message_expiry ON message (expires_at);
+
+    -- Subscriptions that ended and that an endpoint of a lost database must not bring back.
+    CREATE TABLE tombstone (
+        uaid    BLOB NOT NULL CHECK (length(uaid) = 16),
+        channel BLOB NOT NULL CHECK (length(channel) = 16),
+        PRIMARY KEY (uaid, channel)
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// The schema of an opened file; 0 for one that was just made.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Brings the file from version `found` to [`VERSION`]. The caller holds the transaction, so that
+/// a power cut leaves the old version whole.
+pub(super) fn migrate(connection: &Connection, found: u32) -> rusqlite::Result<()> {
+    let done = usize::try_from(found).unwrap_or(usize::MAX);
+    for migration in MIGRATIONS.iter().skip(done) {
+        connection.execute_batch(migration)?;
+    }
+    if found < VERSION {
+        connection.pragma_update(None, "user_version", VERSION)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,421 @@
+//! The open database, and how a batch of operations becomes one commit.
+//!
+//! Owns the transaction and what is kept in memory beside it; the queries are the other modules'.
+
+use log::{error, info};
+use rusqlite::Connection;
+
+use super::{fault, messages, subscriptions, usage};
+use crate::model::store::{Deletion, StoreError, StoreOp, StoreReply};
+use crate::model::time::ServiceTime;
+
+/// The open database. One thread owns it.
+#[derive(Debug)]
+pub struct Store {
+    pub(super) connection: Connection,
+    /// What each recently used queue holds; agrees with the open transaction at all times.
+    pub(super) usage: usage::Cache,
+    /// A database under the same key may have been lost before this one was made.
+    pub(super) lost_before: bool,
+    pub(super) page_bytes: u64,
+    /// Why the last batch failed, so that a full disk is logged once and not at every batch.
+    failing: Option<StoreError>,
+    /// A damaged row has been logged; its user agent's every return would log it again.
+    damage_logged: bool,
+}
+
+impl Store {
+    pub(super) fn new(connection: Connection, page_bytes: u64, lost_before: bool) -> Self {
+        Self {
+            connection,
+            usage: usage::Cache::default(),
+            lost_before,
+            page_bytes,
+            failing: None,
+            damage_logged: false,
+        }
+    }
+
+    /// Carries out `ops` in their order and commits once; one reply for each, in the same order.
+    ///
+    /// If anything that writes fails, or the commit does, all of the batch is taken back: every
+    /// operation that wanted to write gets [`StoreReply::Failed`], and those that only read are
+    /// answered from what is still there. The next batch may succeed again.
+    ///
+    /// After a commit that failed at the very flush, a power cut may bring back what was reported as
+    /// failed; at worst a push message that was answered with 503 is then delivered.
+    pub fn apply(&mut self, ops: Vec<StoreOp>) -> Vec<StoreReply> {
+        if !ops.iter().any(is_write) {
+            // No transaction: nothing to flush.
+            return ops.iter().map(|op| self.answer(op)).collect();
+        }
+        match self.commit(&ops) {
+            Ok(replies) => {
+                self.log_change(None, None);
+                replies
+            }
+            Err(error) => {
+                let kind = fault::store_error(&error);
+                self.roll_back();
+                self.log_change(Some(kind), Some(&error));
+                let reply = |op| {
+                    if is_write(op) {
+                        StoreReply::Failed(kind)
+                    } else {
+                        self.answer(op)
+                    }
+                };
+                ops.iter().map(reply).collect()
+            }
+        }
+    }
+
+    /// Writes down the time, empties the write-ahead log into the database and closes it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] when the disk did not take it. What was committed is safe all the same: the
+    /// next start reads it from the write-ahead log.
+    pub fn close(self, now: ServiceTime) -> Result<(), StoreError> {
+        self.save_time(now)
+            .and_then(|()| {
+                // Its row says whether a reader held it up, which does no harm.
+                self.connection
+                    .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+            })
+            .and_then(|()| self.connection.close().map_err(|(_, error)| error))
+            .map_err(|error| fault::store_error(&error))
+    }
+
+    /// All of `ops` in one transaction, or the error because of which it must be rolled back.
+    fn commit(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Vec<StoreReply>> {
+        self.execute("BEGIN IMMEDIATE")?;
+        let mut replies = Vec::with_capacity(ops.len());
+        for op in ops {
+            match self.perform(op) {
+                Ok(reply) => replies.push(reply),
+                // SQLite may end the transaction by itself. What came after would be committed alone.
+                Err(error) if is_write(op) || self.connection.is_autocommit() => return Err(error),
+                Err(error) => replies.push(StoreReply::Failed(fault::store_error(&error))),
+            }
+        }
+        self.execute("COMMIT")?;
+        Ok(replies)
+    }
+
+    fn roll_back(&mut self) {
+        self.usage.clear();
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.execute("ROLLBACK")
+        {
+            // Nothing is lost: each further batch fails at its BEGIN until a rollback succeeds.
+            error!("rollback_failed error=\"{error}\"");
+        }
+    }
+
+    /// An operation that only reads, outside of a transaction.
+    fn answer(&mut self, op: &StoreOp) -> StoreReply {
+        self.perform(op)
+            .unwrap_or_else(|error| StoreReply::Failed(fault::store_error(&error)))
+    }
+
+    fn perform(&mut self, op: &StoreOp) -> rusqlite::Result<StoreReply> {
+        let connection = &self.connection;
+        Ok(match *op {
+            StoreOp::Load { uaid } => StoreReply::Loaded(subscriptions::load(connection, uaid)?),
+            StoreOp::Subscribe {
+                uaid,
+                channel,
+                subscriptions_max,
+            } => {
+                let done = subscriptions::subscribe(connection, uaid, channel, subscriptions_max)?;
+                StoreReply::Subscribed(done)
+            }
+            StoreOp::Unsubscribe { uaid, channel } => {
+                subscriptions::unsubscribe(connection, uaid, channel, self.lost_before)?;
+                self.usage.forget(uaid);
+                StoreReply::Done
+            }
+            StoreOp::Disown { uaid, channel } => {
+                subscriptions::disown(connection, uaid, channel)?;
+                self.usage.forget(uaid);
+                StoreReply::Done
+            }
+            StoreOp::Find {
+                uaid,
+                channel,
+                lost,
+            } => StoreReply::Subscription(subscriptions::find(connection, uaid, channel, lost)?),
+            StoreOp::Enqueue {
+                uaid,
+                ref message,
+                lost,
+                quota,
+            } => StoreReply::Enqueued(self.enqueue(uaid, message, lost, quota)?),
+            StoreOp::Fetch {
+                uaid,
+                after,
+                now,
+                messages_max,
+                bytes_max,
+            } => {
+                let page = messages::page(connection, uaid, after, now, messages_max, bytes_max)?;
+                self.page_reply(page)
+            }
+            StoreOp::Delete(ref deletions) => self.delete(deletions)?,
+            StoreOp::Expire { now, messages_max } => self.expire(now, messages_max)?,
+            StoreOp::SaveTime(now) => {
+                self.save_time(now)?;
+                StoreReply::Done
+            }
+        })
+    }
+
+    fn page_reply(&mut self, page: messages::Page) -> StoreReply {
+        if page.damaged > 0 && !self.damage_logged {
+            self.damage_logged = true;
+            let rows = page.damaged;
+            error!("stored_messages_damaged rows={rows} advice=\"restore a backup\"");
+        }
+        StoreReply::Page {
+            messages: page.messages,
+            more: page.more,
+        }
+    }
+
+    fn delete(&mut self, deletions: &[Deletion]) -> rusqlite::Result<StoreReply> {
+        for deletion in deletions {
+            if let Some(owner) = messages::delete(&self.connection, *deletion)? {
+                self.usage.forget(owner);
+            }
+        }
+        Ok(StoreReply::Done)
+    }
+
+    fn expire(&mut self, now: ServiceTime, messages_max: u32) -> rusqlite::Result<StoreReply> {
+        let owners = messages::expire(&self.connection, now, messages_max)?;
+        for owner in &owners {
+            self.usage.forget(*owner);
+        }
+        Ok(StoreReply::Expired(
+            u32::try_from(owners.len()).unwrap_or(messages_max),
+        ))
+    }
+
+    fn save_time(&self, now: ServiceTime) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("UPDATE meta SET service_secs = ?1 WHERE service_secs < ?1")?
+            .execute([messages::signed(now)])?;
+        Ok(())
+    }
+
+    fn execute(&self, sql: &str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(sql)?.execute(())?;
+        Ok(())
+    }
+
+    fn log_change(&mut self, failing: Option<StoreError>, cause: Option<&rusqlite::Error>) {
+        if self.failing == failing {
+            return;
+        }
+        self.failing = failing;
+        match (failing, cause) {
+            (Some(kind), Some(cause)) => {
+                error!("storage_failed reason=\"{kind}\" cause=\"{cause}\"")
+            }
+            _ => info!("storage_works_again"),
+        }
+    }
+}
+
+/// Whether an operation may change what is kept.
+const fn is_write(op: &StoreOp) -> bool {
+    match op {
+        StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. } => false,
+        StoreOp::Subscribe { .. }
+        | StoreOp::Unsubscribe { .. }
+        | StoreOp::Disown { .. }
+        | StoreOp::Enqueue { .. }
+        | StoreOp::Delete(_)
+        | StoreOp::Expire { .. }
+        | StoreOp::SaveTime(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::store::EnqueueOutcome;
+    use crate::storage::testing::{
+        self, Folder, at, delete, enqueue, fetch, find, ids, load, message, one, subscribe,
+        unsubscribe,
+    };
+
+    /// The disk is full from here on, or has room again.
+    fn set_room(store: &Store, has_room: bool) {
+        let pages = if has_room { 1 << 20 } else { 1 };
+        store
+            .connection
+            .pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))
+            .unwrap();
+    }
+
+    fn fill(first: i64) -> impl Iterator<Item = StoreOp> {
+        (first..first + 100).map(|id| enqueue(1, message(id, 1)))
+    }
+
+    #[test]
+    fn full_disk_takes_back_all_writes_of_the_batch_and_answers_its_reads() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store.apply(vec![subscribe(1, 1), enqueue(1, message(1, 1))]);
+        set_room(&store, false);
+        let mut ops = vec![find(1, 2, false), subscribe(1, 2), find(1, 2, false)];
+        ops.extend(fill(10));
+        ops.extend([
+            unsubscribe(1, 1),
+            delete(1, None),
+            find(1, 1, false),
+            fetch(1),
+        ]);
+        let reads = [0, 2, ops.len() - 2, ops.len() - 1];
+        let replies = store.apply(ops.clone());
+        assert_eq!(replies.len(), ops.len());
+        for (place, reply) in replies.iter().enumerate() {
+            let failed = *reply == StoreReply::Failed(StoreError::DiskFull);
+            assert_eq!(failed, !reads.contains(&place), "{place}");
+        }
+        assert_eq!(replies[2], StoreReply::Subscription(false));
+        assert_eq!(replies[reads[2]], StoreReply::Subscription(true));
+        assert_eq!(ids(&mut store, 1), [1]);
+    }
+
+    #[test]
+    fn storage_works_again_without_reopening_when_there_is_room() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store.apply(vec![subscribe(1, 1)]);
+        set_room(&store, false);
+        let failed = store.apply(fill(10).collect());
+        assert_eq!(failed, vec![StoreReply::Failed(StoreError::DiskFull); 100]);
+        set_room(&store, true);
+        let kept = store.apply(fill(10).collect());
+        assert_eq!(kept, vec![StoreReply::Enqueued(EnqueueOutcome::Kept); 100]);
+        assert_eq!(ids(&mut store, 1).len(), 100);
+    }
+
+    #[test]
+    fn taken_back_messages_do_not_count_against_the_quota() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store.apply(vec![subscribe(1, 1)]);
+        set_room(&store, false);
+        store.apply(fill(10).collect());
+        set_room(&store, true);
+        let quota = crate::model::store::Quota {
+            messages_max: 1,
+            ..testing::NO_QUOTA
+        };
+        assert_eq!(
+            one(
+                &mut store,
+                testing::enqueue_within(1, message(10, 1), quota)
+            ),
+            StoreReply::Enqueued(EnqueueOutcome::Kept)
+        );
+    }
+
+    #[test]
+    fn id_of_another_message_is_refused_and_overwrites_nothing() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store.apply(vec![
+            subscribe(1, 1),
+            subscribe(2, 1),
+            enqueue(1, message(10, 1)),
+        ]);
+        assert_eq!(
+            one(&mut store, enqueue(2, message(10, 1))),
+            StoreReply::Failed(StoreError::Io)
+        );
+        assert_eq!(ids(&mut store, 1), [10]);
+        assert!(ids(&mut store, 2).is_empty());
+    }
+
+    #[test]
+    fn batch_that_only_reads_needs_no_commit() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store.apply(vec![subscribe(1, 1)]);
+        // Another process that writes holds up a commit, but not a read.
+        let writer = rusqlite::Connection::open(folder.path().join(super::super::FILE_NAME));
+        let writer = writer.unwrap();
+        writer.execute_batch("BEGIN IMMEDIATE").unwrap();
+        assert_eq!(
+            store.apply(vec![load(1), find(1, 1, false)]),
+            [
+                StoreReply::Loaded(vec![testing::channel(1)]),
+                StoreReply::Subscription(true)
+            ]
+        );
+        assert_eq!(
+            store.apply(vec![subscribe(1, 2), find(1, 1, false)]),
+            [
+                StoreReply::Failed(StoreError::Io),
+                StoreReply::Subscription(true)
+            ]
+        );
+    }
+
+    #[test]
+    fn each_operation_sees_those_before_it() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        let replies = store.apply(vec![
+            find(1, 1, false),
+            subscribe(1, 1),
+            find(1, 1, false),
+            enqueue(1, message(10, 1)),
+            delete(10, Some(1)),
+            fetch(1),
+            StoreOp::SaveTime(at(5)),
+        ]);
+        assert_eq!(
+            replies,
+            [
+                StoreReply::Subscription(false),
+                StoreReply::Subscribed(true),
+                StoreReply::Subscription(true),
+                StoreReply::Enqueued(EnqueueOutcome::Kept),
+                StoreReply::Done,
+                StoreReply::Page {
+                    messages: vec![],
+                    more: false
+                },
+                StoreReply::Done,
+            ]
+        );
+        assert!(store.apply(vec![]).is_empty());
+    }
+
+    #[test]
+    fn failing_read_does_not_fail_the_writes_beside_it() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store
+            .connection
+            .execute_batch(
+                "PRAGMA ignore_check_constraints = ON;
+                 INSERT INTO subscription VALUES (x'09090909090909090909090909090909', x'00', 0);",
+            )
+            .unwrap();
+        assert_eq!(
+            store.apply(vec![subscribe(1, 1), load(9)]),
+            [
+                StoreReply::Subscribed(true),
+                StoreReply::Failed(StoreError::Corrupt)
+            ]
+        );
+        assert!(store.apply(vec![find(1, 1, false)]) == [StoreReply::Subscription(true)]);
+    }
+}
