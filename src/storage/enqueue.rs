@@ -125,19 +125,21 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::model::message::Ttl;
-    use crate::model::store::StoreReply;
+    use crate::model::store::{StoreOp, StoreReply};
     use crate::storage::testing::{
         self, Folder, NO_QUOTA, at, delete, enqueue, enqueue_lost, enqueue_within, find, ids,
         message, one, subscribe, unsubscribe, with_topic,
     };
 
-    fn outcome(store: &mut Store, op: crate::model::store::StoreOp) -> EnqueueOutcome {
-        match one(store, op) {
-            StoreReply::Enqueued(outcome) => outcome,
-            other => panic!("{other:?}"),
-        }
+    fn outcome(store: &mut Store, op: StoreOp) -> EnqueueOutcome {
+        let StoreReply::Enqueued(outcome) = one(store, op) else {
+            panic!("not an outcome");
+        };
+        outcome
     }
 
     fn messages_max(messages_max: u32) -> Quota {
@@ -318,9 +320,9 @@ mod tests {
             enqueue(1, with_topic(message(10, 1), "a")),
             enqueue(1, message(11, 1)),
         ]);
-        let lost = |quota| crate::model::store::StoreOp::Enqueue {
+        let lost = |quota| StoreOp::Enqueue {
             uaid: testing::uaid(1),
-            message: std::sync::Arc::new(message(12, 3)),
+            message: Arc::new(message(12, 3)),
             lost: true,
             quota,
         };
@@ -406,7 +408,7 @@ mod tests {
         let folder = Folder::new();
         let mut store = subscribed(&folder);
         let fill = |id| enqueue_within(1, message(id, 1), messages_max(1));
-        let expire = crate::model::store::StoreOp::Expire {
+        let expire = StoreOp::Expire {
             now: at(3700),
             messages_max: 10,
         };
@@ -421,20 +423,17 @@ mod tests {
             subscribe(1, 1),
             fill(14),
         ]);
-        let outcomes: Vec<_> = replies
-            .into_iter()
-            .filter_map(|reply| match reply {
-                StoreReply::Enqueued(outcome) => Some(outcome),
-                StoreReply::Done
-                | StoreReply::Loaded(_)
-                | StoreReply::Subscribed(_)
-                | StoreReply::Subscription(_)
-                | StoreReply::Page { .. }
-                | StoreReply::Expired(_)
-                | StoreReply::Failed(_) => None,
-            })
-            .collect();
-        use EnqueueOutcome::{Kept, QueueFull};
-        assert_eq!(outcomes, [Kept, QueueFull, Kept, Kept, Kept]);
+        let kept = StoreReply::Enqueued(EnqueueOutcome::Kept);
+        let full = StoreReply::Enqueued(EnqueueOutcome::QueueFull);
+        assert_eq!(
+            [
+                &replies[0],
+                &replies[1],
+                &replies[3],
+                &replies[5],
+                &replies[8]
+            ],
+            [&kept, &full, &kept, &kept, &kept]
+        );
     }
 }

@@ -17,6 +17,11 @@ pub(super) const fn store_error(error: &Error) -> StoreError {
     StoreError::Io
 }
 
+/// Whether there was no space left on the device.
+pub(super) fn is_disk_full(error: &Error) -> bool {
+    store_error(error) == StoreError::DiskFull
+}
+
 /// Whether a row was read that cannot be understood.
 pub(super) const fn is_bad_value(error: &Error) -> bool {
     matches!(

@@ -291,12 +291,10 @@ mod tests {
             messages_max,
             bytes_max,
         };
-        match one(store, op) {
-            StoreReply::Page { messages, more } => {
-                (messages.iter().map(|m| m.id.as_i64()).collect(), more)
-            }
-            other => panic!("{other:?}"),
-        }
+        let StoreReply::Page { messages, more } = one(store, op) else {
+            panic!("not a page");
+        };
+        (messages.iter().map(|m| m.id.as_i64()).collect(), more)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::settings::Settings;
-use super::store::Store;
+use super::store::{Store, reuse_log};
 use super::{FILE_NAME, fault, messages, schema};
 use crate::model::ids::DatabaseId;
 use crate::model::store::{Opened, StoreError};
@@ -62,7 +62,13 @@ impl Store {
         if !settings.apply(&connection)? {
             return Err(OpenError::NoWriteAheadLog);
         }
-        let (opened, lost_before) = start_run(&mut connection, found, fresh)?;
+        let mut started = start_run(&mut connection, found, fresh);
+        if started.as_ref().is_err_and(fault::is_disk_full) {
+            // A full disk must not keep the gateway from starting, if there is a way.
+            reuse_log(&connection);
+            started = start_run(&mut connection, found, fresh);
+        }
+        let (opened, lost_before) = started?;
         sync_directory(directory)?;
         // The file's own, which may not be the one in `settings`.
         let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;

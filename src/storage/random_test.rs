@@ -1,1 +1,507 @@
+//! Random batches against a plain model of what is promised, with full disks and restarts in between.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::testing::{self, Folder, at};
+use super::{FreshDatabase, Settings, Store, Synchronous};
+use crate::model::ids::{ChannelId, MessageId, Uaid};
+use crate::model::message::{Content, Encoding, PushMessage, Topic, Ttl, Urgency};
+use crate::model::store::{Deletion, EnqueueOutcome, Quota, StoreError, StoreOp, StoreReply};
+use crate::model::time::ServiceTime;
+
+/// Set to run one seed again.
+const SEED_VARIABLE: &str = "EDGEPUSH_TEST_SEED";
+const BATCHES: u32 = 1500;
+/// Kinds of events that must come up, so that a test of nothing does not pass.
+const OUTCOMES: usize = 15;
+
+#[test]
+fn every_reply_is_that_of_the_model() {
+    if let Ok(seed) = std::env::var(SEED_VARIABLE) {
+        run(seed.parse().unwrap());
+        return;
+    }
+    let mut seen = BTreeSet::new();
+    for seed in [1, 2, random_seed()] {
+        // Shown by the test harness when the test fails.
+        println!("run again with {SEED_VARIABLE}={seed}");
+        seen.append(&mut run(seed));
+    }
+    assert_eq!(seen.len(), OUTCOMES, "only {seen:?}");
+}
+
+fn random_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::from(now.subsec_nanos()) + 1
+}
+
+fn run(seed: u64) -> BTreeSet<&'static str> {
+    let mut random = Random {
+        state: seed,
+        last_id: 0,
+        last_enqueue: None,
+    };
+    let folder = Folder::new();
+    let fresh = FreshDatabase {
+        key_is_new: random.one_in(2),
+        ..testing::FRESH
+    };
+    let mut model = Model {
+        lost_before: !fresh.key_is_new,
+        ..Model::default()
+    };
+    let settings = Settings {
+        synchronous: Synchronous::Normal, // no power is cut here, and the test is twice as fast
+        ..Settings::default()
+    };
+    let open = || Store::open(folder.path(), &settings, fresh).unwrap();
+    let (mut store, _) = open();
+    let mut runs = 1;
+    for batch in 0..BATCHES {
+        if random.one_in(50) {
+            drop(store);
+            let (again, opened) = open();
+            store = again;
+            runs += 1;
+            assert_eq!(opened.run, runs, "batch {batch}");
+            assert_eq!(opened.service_time, model.service_time(), "batch {batch}");
+        }
+        let count = random.below(12) + 1;
+        let ops: Vec<StoreOp> = (0..count).map(|_| random.op()).collect();
+        let is_full = random.one_in(10);
+        set_room(&store, !is_full);
+        let mut replies = store.apply(ops.clone());
+        replies.iter_mut().for_each(sort);
+        let before = model.clone();
+        let mut expected: Vec<_> = ops.iter().map(|op| model.apply(op)).collect();
+        let disk_full = StoreReply::Failed(StoreError::DiskFull);
+        if is_full && replies.contains(&disk_full) {
+            model = before;
+            model.seen.insert("disk full");
+            expected = ops
+                .iter()
+                .map(|op| match op {
+                    StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. } => {
+                        model.apply(op)
+                    }
+                    StoreOp::Subscribe { .. }
+                    | StoreOp::Unsubscribe { .. }
+                    | StoreOp::Disown { .. }
+                    | StoreOp::Enqueue { .. }
+                    | StoreOp::Delete(_)
+                    | StoreOp::Expire { .. }
+                    | StoreOp::SaveTime(_) => disk_full.clone(),
+                })
+                .collect();
+        }
+        assert_eq!(replies.len(), expected.len());
+        for ((op, reply), expected) in ops.iter().zip(&replies).zip(&expected) {
+            assert_eq!(reply, expected, "batch {batch}: {op:?} of {ops:?}");
+        }
+    }
+    model.seen
+}
+
+/// Without room the file is as small as it can be, and cannot grow.
+fn set_room(store: &Store, has_room: bool) {
+    let set = if has_room {
+        "PRAGMA max_page_count = 1000000"
+    } else {
+        "VACUUM; PRAGMA max_page_count = 1"
+    };
+    store.connection.execute_batch(set).unwrap();
+}
+
+fn sort(reply: &mut StoreReply) {
+    if let StoreReply::Loaded(channels) = reply {
+        channels.sort();
+    }
+}
+
+type Subscription = (Uaid, ChannelId);
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+struct Origin {
+    is_registered: bool,
+    is_lost: bool,
+}
+
+/// What is promised, without SQL, caches or indexes.
+#[derive(Clone, Default)]
+struct Model {
+    lost_before: bool,
+    subscriptions: BTreeMap<Subscription, Origin>,
+    tombstones: BTreeSet<Subscription>,
+    messages: BTreeMap<MessageId, (Uaid, Arc<PushMessage>)>,
+    saved: ServiceTime,
+    /// What came up.
+    seen: BTreeSet<&'static str>,
+}
+
+impl Model {
+    fn service_time(&self) -> ServiceTime {
+        let newest = self.messages.values().next_back();
+        let newest = newest.map_or(at(0), |(_, message)| message.received_at);
+        self.saved.max(newest)
+    }
+
+    fn apply(&mut self, op: &StoreOp) -> StoreReply {
+        match *op {
+            StoreOp::Load { uaid } => {
+                let own = self.subscriptions.keys().filter(|key| key.0 == uaid);
+                StoreReply::Loaded(own.map(|key| key.1).collect())
+            }
+            StoreOp::Subscribe {
+                uaid,
+                channel,
+                subscriptions_max,
+            } => StoreReply::Subscribed(self.subscribe((uaid, channel), subscriptions_max)),
+            StoreOp::Unsubscribe { uaid, channel } => {
+                let key = (uaid, channel);
+                let origin = self.subscriptions.get(&key);
+                let bury = origin.map_or(self.lost_before, |origin| origin.is_lost);
+                self.end(key, bury);
+                StoreReply::Done
+            }
+            StoreOp::Disown { uaid, channel } => {
+                let key = (uaid, channel);
+                if self
+                    .subscriptions
+                    .get(&key)
+                    .is_some_and(|o| !o.is_registered)
+                {
+                    self.seen.insert("disowned");
+                    self.end(key, true);
+                }
+                StoreReply::Done
+            }
+            StoreOp::Find {
+                uaid,
+                channel,
+                lost,
+            } => StoreReply::Subscription(self.find((uaid, channel), lost)),
+            StoreOp::Enqueue {
+                uaid,
+                ref message,
+                lost,
+                quota,
+            } => StoreReply::Enqueued(self.enqueue(uaid, message, lost, quota)),
+            StoreOp::Fetch {
+                uaid,
+                after,
+                now,
+                messages_max,
+                bytes_max,
+            } => self.fetch(uaid, after, now, messages_max, bytes_max),
+            StoreOp::Delete(ref deletions) => {
+                for Deletion { id, owner } in deletions {
+                    let is_owner = |uaid| owner.is_none_or(|owner| owner == uaid);
+                    if self
+                        .messages
+                        .get(id)
+                        .is_some_and(|(uaid, _)| is_owner(*uaid))
+                    {
+                        self.seen.insert("deleted");
+                        self.messages.remove(id);
+                    }
+                }
+                StoreReply::Done
+            }
+            StoreOp::Expire { now, messages_max } => {
+                self.seen.insert("expired");
+                let mut expired: Vec<_> = self
+                    .messages
+                    .values()
+                    .map(|(_, message)| (message.expires_at(), message.id))
+                    .filter(|(expires_at, _)| *expires_at <= now)
+                    .collect();
+                expired.sort();
+                expired.truncate(messages_max as usize);
+                for (_, id) in &expired {
+                    self.messages.remove(id);
+                }
+                StoreReply::Expired(expired.len() as u32)
+            }
+            StoreOp::SaveTime(now) => {
+                self.saved = self.saved.max(now);
+                StoreReply::Done
+            }
+        }
+    }
+
+    fn subscribe(&mut self, key: Subscription, subscriptions_max: u32) -> bool {
+        if let Some(origin) = self.subscriptions.get_mut(&key) {
+            origin.is_registered = true;
+            return true;
+        }
+        let own = self.subscriptions.keys().filter(|other| other.0 == key.0);
+        if own.count() >= subscriptions_max as usize {
+            self.seen.insert("too many subscriptions");
+            return false;
+        }
+        let origin = Origin {
+            is_registered: true,
+            is_lost: self.tombstones.remove(&key),
+        };
+        self.subscriptions.insert(key, origin);
+        true
+    }
+
+    fn end(&mut self, key: Subscription, bury: bool) {
+        self.subscriptions.remove(&key);
+        self.messages
+            .retain(|_, (uaid, message)| (*uaid, message.channel) != key);
+        if bury {
+            self.tombstones.insert(key);
+        }
+    }
+
+    fn find(&self, key: Subscription, lost: bool) -> bool {
+        self.subscriptions.contains_key(&key) || (lost && !self.tombstones.contains(&key))
+    }
+
+    fn enqueue(
+        &mut self,
+        uaid: Uaid,
+        message: &Arc<PushMessage>,
+        lost: bool,
+        quota: Quota,
+    ) -> EnqueueOutcome {
+        let key = (uaid, message.channel);
+        if !self.find(key, lost) {
+            self.seen.insert("no subscription");
+            return EnqueueOutcome::NoSubscription;
+        }
+        if self
+            .same_topic(uaid, message)
+            .is_some_and(|id| id >= message.id)
+        {
+            self.seen.insert("late");
+            return EnqueueOutcome::Kept;
+        }
+        if !self.has_room(uaid, message, quota) {
+            self.messages.retain(|_, (owner, kept)| {
+                *owner != uaid || kept.expires_at() > message.received_at
+            });
+            if !self.has_room(uaid, message, quota) {
+                self.seen.insert("queue full");
+                return EnqueueOutcome::QueueFull;
+            }
+            self.seen.insert("room made");
+        }
+        if quota.total_bytes_max == 0 {
+            self.seen.insert("store full");
+            return EnqueueOutcome::StoreFull;
+        }
+        if let Some(id) = self.same_topic(uaid, message) {
+            self.seen.insert("replaced");
+            self.messages.remove(&id);
+        }
+        if self
+            .messages
+            .insert(message.id, (uaid, message.clone()))
+            .is_some()
+        {
+            self.seen.insert("given twice");
+        }
+        if let Some(origin) = self.subscriptions.get_mut(&key) {
+            origin.is_lost |= lost;
+            return EnqueueOutcome::Kept;
+        }
+        self.seen.insert("restored");
+        let origin = Origin {
+            is_registered: false,
+            is_lost: true,
+        };
+        self.subscriptions.insert(key, origin);
+        EnqueueOutcome::KeptAndRestored
+    }
+
+    fn same_topic(&self, uaid: Uaid, message: &PushMessage) -> Option<MessageId> {
+        message.topic.as_ref()?;
+        let same =
+            |kept: &PushMessage| (kept.channel, &kept.topic) == (message.channel, &message.topic);
+        let found = self
+            .messages
+            .values()
+            .find(|(owner, kept)| *owner == uaid && same(kept))?;
+        Some(found.1.id)
+    }
+
+    fn has_room(&self, uaid: Uaid, message: &PushMessage, quota: Quota) -> bool {
+        let replaced = self.same_topic(uaid, message);
+        let queue = self.messages.iter();
+        let costs: Vec<u64> = queue
+            .filter(|(id, (owner, _))| *owner == uaid && Some(**id) != replaced)
+            .map(|(_, (_, kept))| kept.cost_bytes() as u64)
+            .chain([message.cost_bytes() as u64])
+            .collect();
+        costs.len() <= quota.messages_max as usize && costs.iter().sum::<u64>() <= quota.bytes_max
+    }
+
+    fn fetch(
+        &mut self,
+        uaid: Uaid,
+        after: MessageId,
+        now: ServiceTime,
+        messages_max: u32,
+        bytes_max: usize,
+    ) -> StoreReply {
+        let mut queue: Vec<PushMessage> = self
+            .messages
+            .values()
+            .filter(|(owner, kept)| *owner == uaid && kept.id > after && kept.expires_at() > now)
+            .map(|(_, message)| PushMessage::clone(message))
+            .collect();
+        let mut bytes = 0;
+        let taken = queue
+            .iter()
+            .take(messages_max as usize)
+            .take_while(|message| {
+                let has_room = bytes < bytes_max;
+                bytes += message.cost_bytes();
+                has_room
+            })
+            .count()
+            .max(1);
+        let more = queue.len() > taken;
+        queue.truncate(taken);
+        self.seen
+            .insert(if more { "page with more" } else { "last page" });
+        StoreReply::Page {
+            messages: queue,
+            more,
+        }
+    }
+}
+
+/// Marsaglia's xorshift64: small, and the same on every machine.
+struct Random {
+    state: u64,
+    /// Even; the odd ids below it are for messages that come late.
+    last_id: i64,
+    last_enqueue: Option<StoreOp>,
+}
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        // The upper bits are the better ones.
+        (self.state >> 16) % end
+    }
+
+    fn one_in(&mut self, chances: u64) -> bool {
+        self.below(chances) == 0
+    }
+
+    fn uaid(&mut self) -> Uaid {
+        testing::uaid(self.below(3) as u8)
+    }
+
+    fn channel(&mut self) -> ChannelId {
+        testing::channel(self.below(4) as u8)
+    }
+
+    /// One of the last ids, of which only some are there.
+    fn id(&mut self) -> MessageId {
+        MessageId::from_i64(self.last_id - self.below(60) as i64)
+    }
+
+    fn new_id(&mut self) -> MessageId {
+        self.last_id += 2;
+        let late = if self.one_in(4) { 5 } else { 0 };
+        MessageId::from_i64(self.last_id - late)
+    }
+
+    fn time(&mut self) -> ServiceTime {
+        at(self.below(1000))
+    }
+
+    fn op(&mut self) -> StoreOp {
+        let (uaid, channel) = (self.uaid(), self.channel());
+        match self.below(20) {
+            0 => StoreOp::Load { uaid },
+            1 | 2 => StoreOp::Subscribe {
+                uaid,
+                channel,
+                subscriptions_max: self.below(5) as u32,
+            },
+            3 => StoreOp::Unsubscribe { uaid, channel },
+            4 => StoreOp::Disown { uaid, channel },
+            5 => StoreOp::Find {
+                uaid,
+                channel,
+                lost: self.one_in(2),
+            },
+            6 | 7 => StoreOp::Fetch {
+                uaid,
+                after: self.id(),
+                now: self.time(),
+                messages_max: self.below(6) as u32,
+                bytes_max: self.below(10_000) as usize,
+            },
+            8 => StoreOp::Delete((0..self.below(4)).map(|_| self.deletion()).collect()),
+            9 if self.one_in(4) => StoreOp::Expire {
+                now: self.time(),
+                messages_max: self.below(3) as u32,
+            },
+            10 => StoreOp::SaveTime(self.time()),
+            11 if self.one_in(2) && self.last_enqueue.is_some() => {
+                self.last_enqueue.clone().unwrap()
+            }
+            _ => {
+                let op = self.enqueue(uaid, channel);
+                self.last_enqueue = Some(op.clone());
+                op
+            }
+        }
+    }
+
+    fn deletion(&mut self) -> Deletion {
+        Deletion {
+            id: self.id(),
+            owner: self.one_in(2).then(|| self.uaid()),
+        }
+    }
+
+    fn enqueue(&mut self, uaid: Uaid, channel: ChannelId) -> StoreOp {
+        StoreOp::Enqueue {
+            uaid,
+            message: Arc::new(self.message(channel)),
+            lost: self.one_in(4),
+            quota: Quota {
+                messages_max: self.below(20) as u32,
+                bytes_max: self.below(30_000),
+                total_bytes_max: if self.one_in(20) { 0 } else { u64::MAX },
+            },
+        }
+    }
+
+    fn message(&mut self, channel: ChannelId) -> PushMessage {
+        PushMessage {
+            id: self.new_id(),
+            channel,
+            received_at: self.time(),
+            ttl: Ttl::from_secs_lowered(self.below(1000)),
+            topic: self
+                .one_in(3)
+                .then(|| Topic::new(["a", "b"][self.below(2) as usize]).unwrap()),
+            urgency: Urgency::from_number(self.below(4) as u8).unwrap(),
+            content: (!self.one_in(4)).then(|| self.content()),
+        }
+    }
+
+    fn content(&mut self) -> Content {
+        let header = |random: &mut Self| random.one_in(2).then(|| "name=value".into());
+        Content {
+            encoding: [Encoding::Aesgcm, Encoding::Aes128gcm][self.below(2) as usize],
+            encryption: header(self),
+            crypto_key: header(self),
+            body: (0..=self.below(5630)).map(|byte| byte as u8).collect(),
+        }
+    }
+}

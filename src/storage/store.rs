@@ -2,7 +2,7 @@
 //!
 //! Owns the transaction and what is kept in memory beside it; the queries are the other modules'.
 
-use log::{error, info};
+use log::{debug, error, info};
 use rusqlite::Connection;
 
 use super::{fault, messages, subscriptions, usage};
@@ -56,7 +56,6 @@ impl Store {
             }
             Err(error) => {
                 let kind = fault::store_error(&error);
-                self.roll_back();
                 self.log_change(Some(kind), Some(&error));
                 let reply = |op| {
                     if is_write(op) {
@@ -87,9 +86,29 @@ impl Store {
             .map_err(|error| fault::store_error(&error))
     }
 
-    /// All of `ops` in one transaction, or the error because of which it must be rolled back.
+    /// All of `ops` in one transaction, or none.
     fn commit(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Vec<StoreReply>> {
-        self.execute("BEGIN IMMEDIATE")?;
+        let replies = self.try_commit(ops);
+        if !replies.as_ref().is_err_and(fault::is_disk_full) {
+            return replies;
+        }
+        reuse_log(&self.connection);
+        self.try_commit(ops)
+    }
+
+    fn try_commit(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Vec<StoreReply>> {
+        let replies = self
+            .execute("BEGIN IMMEDIATE")
+            .and_then(|()| self.perform_all(ops))
+            .and_then(|replies| self.execute("COMMIT").map(|()| replies));
+        if replies.is_err() {
+            self.roll_back();
+        }
+        replies
+    }
+
+    /// The replies, or the error because of which all must be rolled back.
+    fn perform_all(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Vec<StoreReply>> {
         let mut replies = Vec::with_capacity(ops.len());
         for op in ops {
             match self.perform(op) {
@@ -99,7 +118,6 @@ impl Store {
                 Err(error) => replies.push(StoreReply::Failed(fault::store_error(&error))),
             }
         }
-        self.execute("COMMIT")?;
         Ok(replies)
     }
 
@@ -228,6 +246,17 @@ impl Store {
     }
 }
 
+/// On a full disk: copies the write-ahead log into the database, so that it is written from its
+/// beginning again and the next commit needs no space that the file system would have to give.
+///
+/// Meant for a database with free pages in it. One that would have to grow for this is left as it is.
+pub(super) fn reuse_log(connection: &Connection) {
+    let done = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()));
+    if let Err(error) = done {
+        debug!("checkpoint_failed error=\"{error}\"");
+    }
+}
+
 /// Whether an operation may change what is kept.
 const fn is_write(op: &StoreOp) -> bool {
     match op {
@@ -348,7 +377,7 @@ mod tests {
         let (mut store, _) = folder.open();
         store.apply(vec![subscribe(1, 1)]);
         // Another process that writes holds up a commit, but not a read.
-        let writer = rusqlite::Connection::open(folder.path().join(super::super::FILE_NAME));
+        let writer = Connection::open(folder.path().join(super::super::FILE_NAME));
         let writer = writer.unwrap();
         writer.execute_batch("BEGIN IMMEDIATE").unwrap();
         assert_eq!(
