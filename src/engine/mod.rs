@@ -110,7 +110,7 @@ impl Engine {
     /// Takes one input. Call [`poll_output`](Self::poll_output) until `None` before the next.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         match input {
-            Input::Opened(opened) => self.session_opened(now, opened),
+            Input::Opened(opening) => self.session_opened(now, opening),
             Input::Text { session, text } => self.session_text(now, session, text),
             Input::Alive { session } => self.session_alive(now, session),
             Input::Violation { session, violation } => {
@@ -212,6 +212,9 @@ impl Engine {
 
     /// Order: sessions first, because what they hold must be given to the storage; then the time,
     /// as the last operation of all. [`Output::Stopped`] follows the last reply.
+    ///
+    /// No session lingers, whatever it was told last: its socket ends with the process anyway, and
+    /// this way its user agent hears why.
     fn begin_stop(&mut self, now: Now) {
         if self.stop != Stop::No {
             return;
@@ -219,7 +222,7 @@ impl Engine {
         self.stop = Stop::Waiting;
         let all: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in all {
-            self.end_session(now, session, CloseReason::GoingAway);
+            self.close(session, CloseReason::GoingAway);
         }
         self.desk.out.flush_deletions(None);
         self.save_time(now);

@@ -8,7 +8,7 @@ use super::agent::Agent;
 use super::counters::Counters;
 use super::deadlines::coarse;
 use super::outbox::Waiting;
-use super::{CloseReason, Engine, Opening, Output, SessionId};
+use super::{CloseReason, Engine, Opening, Output, SessionId, Stop};
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::store::{Deletion, StoreOp};
 use crate::model::time::Now;
@@ -84,6 +84,9 @@ impl Engine {
             simplepush_path,
             random,
         } = opening;
+        if self.stop != Stop::No {
+            return self.desk.out.close(id, CloseReason::GoingAway);
+        }
         let limits = &self.desk.limits;
         let timeout = if simplepush_path {
             limits.simplepush_hello_timeout
@@ -460,7 +463,7 @@ impl Engine {
         }
     }
 
-    fn close(&mut self, id: SessionId, reason: CloseReason) {
+    pub(super) fn close(&mut self, id: SessionId, reason: CloseReason) {
         if let Some(session) = self.remove_session(id) {
             debug!(
                 "websocket closed uaid={} reason={reason:?}",

@@ -528,7 +528,7 @@ impl Checker {
         let message = &self.messages[number];
         let subscription = &self.subscriptions[&(message.agent, message.channel)];
         let later = |step: Option<u64>| step.is_some_and(|step| step >= message.posted.step);
-        let age = now.served - message.posted.served;
+        let age = now.served.saturating_sub(message.posted.served);
         let replaced = self
             .replacements(number)
             .any(|newer| newer.answered.is_none_or(|(status, _)| status == 201));
@@ -585,7 +585,7 @@ impl Checker {
             if received || message.answered.is_none_or(|(status, _)| status != 201) {
                 continue;
             }
-            let age = now.served - message.posted.served;
+            let age = now.served.saturating_sub(message.posted.served);
             if message.ttl_secs == 0 {
                 self.tally.add("ttl 0 dropped");
             } else if self.replacements(number).next().is_some() {
