@@ -202,10 +202,11 @@ impl Agent {
         now: Now,
         desk: &mut Desk,
     ) {
+        let service_time = desk.service_time(now);
         for message in messages {
             self.cursor = message.id;
-            // Unregistered since the page was read: its rows are going.
-            if !self.is_subscribed(message.channel) {
+            // Unregistered since the page was read: its rows are going. Or expired since then.
+            if !self.is_subscribed(message.channel) || message.expires_at() <= service_time {
                 continue;
             }
             if self.unacked.len() < desk.limits.unacked_per_session_max {

@@ -241,6 +241,9 @@ impl World {
             if self.rng.percent(20) {
                 crate::application_server::act(self);
             }
+            if self.rng.percent(5) {
+                self.open(0);
+            }
             self.storage_round();
         }
         let now = self.moment();
