@@ -232,11 +232,6 @@ impl Agent {
         self.catch_up(now, desk);
     }
 
-    /// The page could not be read: the next occasion tries again.
-    pub(super) fn page_failed(&mut self) {
-        self.mode = Mode::CatchingUp { fetching: false };
-    }
-
     /// The socket has taken everything that it was given.
     pub(super) fn all_sent(&mut self, now: Now, desk: &mut Desk) {
         self.unsent_bytes = 0;

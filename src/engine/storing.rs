@@ -124,7 +124,8 @@ impl Engine {
         if let StoreReply::Page { messages, more } = reply {
             agent.page(messages, more, now, &mut self.desk);
         } else {
-            agent.page_failed();
+            // As at hello: coming back is its next try, and without one what waits would stay.
+            self.end_session(now, session, CloseReason::StorageFault);
         }
     }
 
