@@ -3,6 +3,7 @@
 //! Knows only what went in and what came out. A broken promise is a panic.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use edgepush::model::ids::{DatabaseId, MessageId};
@@ -28,7 +29,6 @@ pub(crate) struct Moment {
 }
 
 /// A push message as an application server knows it.
-#[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) agent: usize,
     pub(crate) channel: Uuid,
@@ -52,6 +52,8 @@ struct Seen {
     message: Option<usize>,
     received: bool,
     acked: bool,
+    /// Perhaps acked, with an empty version.
+    perhaps_acked: bool,
     gone: Option<Gone>,
 }
 
@@ -269,6 +271,7 @@ impl Checker {
                 message: Some(number),
                 received: false,
                 acked: false,
+                perhaps_acked: false,
                 gone: None,
             },
         );
@@ -397,6 +400,15 @@ impl Checker {
         });
         if !again && seen.body.is_none() {
             self.tally.add("message without a body");
+        }
+    }
+
+    /// The gateway has read an ack that does not say of what; of something received it must be.
+    pub(crate) fn acked_without_version(&mut self, agent: usize, channel: Uuid) {
+        for seen in self.seen.values_mut() {
+            if (seen.agent, seen.channel) == (agent, channel) && seen.received {
+                seen.perhaps_acked = true;
+            }
         }
     }
 
@@ -553,7 +565,8 @@ impl Checker {
             if self.messages[number].agent != log.agent || !self.is_owed(number, now) {
                 continue;
             }
-            let acked = self.seen_of(number).is_some_and(|seen| seen.acked);
+            let seen = self.seen_of(number);
+            let acked = seen.is_some_and(|seen| seen.acked || seen.perhaps_acked);
             let token = self.messages[number].token.as_ref();
             let sent = token.is_some_and(|token| log.sent.contains(token));
             assert!(
@@ -597,6 +610,22 @@ impl Checker {
     }
 }
 
+/// Short enough to be read.
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("agent", &self.agent)
+            .field("channel", &self.channel)
+            .field("ttl_secs", &self.ttl_secs)
+            .field("topic", &self.topic)
+            .field("posted", &self.posted)
+            .field("lost_endpoint", &self.lost_endpoint)
+            .field("answered", &self.answered)
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Seen {
     fn of(message: &Message) -> Self {
         Self {
@@ -613,6 +642,7 @@ impl Seen {
             message: None,
             received: false,
             acked: false,
+            perhaps_acked: false,
             gone: None,
         }
     }

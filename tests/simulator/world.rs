@@ -27,7 +27,7 @@ pub(crate) const HOST: &str = "pi.local:8090";
 /// 2026, where the clock is right.
 const WALL_SECS: u64 = 1_780_000_000;
 /// Events that are shown when a run fails.
-const TRACE_LINES: usize = 250;
+const TRACE_LINES: usize = 4000;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -611,7 +611,11 @@ impl World {
             }
             Said::Ack(updates) if socket.greeted => {
                 for update in updates {
-                    self.checker.acked(agent, &update.version, update.code, now);
+                    if update.version.is_empty() {
+                        self.checker.acked_without_version(agent, update.channel);
+                    } else {
+                        self.checker.acked(agent, &update.version, update.code, now);
+                    }
                 }
             }
             Said::Hello(_)
