@@ -115,7 +115,12 @@ impl Agent {
     pub(super) fn deliver(&mut self, post: Post, desk: &mut Desk) -> bool {
         let Post { request, message } = post;
         // On flash an older message of this topic is replaced in the same transaction. One that was
-        // sent from there would stay behind if the newer one never went there.
+        // sent from there would stay behind if the newer one never went there. And one that is only
+        // held goes there first: dropped, it would be lost with a newer one that is refused or dies
+        // with the process.
+        if let Some(older) = self.held_of_topic(&message) {
+            self.window_ended(older, &mut desk.out);
+        }
         let on_flash = self.stored_unacked > 0 || self.unlisted > 0;
         let must_replace_on_flash = message.topic.is_some() && on_flash;
         if self.mode != Mode::Live || must_replace_on_flash {
@@ -127,7 +132,6 @@ impl Agent {
             self.keep_and_fetch(message, false, request, &mut desk.out);
             return false;
         }
-        self.drop_replaced(&message, &mut desk.out);
         self.cursor = message.id;
         let unacked = Unacked {
             channel: message.channel,
@@ -313,28 +317,18 @@ impl Agent {
         }
     }
 
-    /// A newer message of the same topic takes the place of held ones.
-    fn drop_replaced(&mut self, newer: &PushMessage, out: &mut Outbox) {
-        if newer.topic.is_none() {
-            return;
-        }
+    /// The message that only memory holds and that `newer` replaces. There is one at most: the newer of
+    /// two is not held.
+    fn held_of_topic(&self, newer: &PushMessage) -> Option<MessageId> {
+        newer.topic.as_ref()?;
         let same_topic = |unacked: &Unacked| {
             unacked.held.as_ref().is_some_and(|held| {
                 held.message.channel == newer.channel && held.message.topic == newer.topic
             })
         };
-        let replaced: Vec<MessageId> = self
-            .unacked
-            .iter()
-            .filter(|(_, unacked)| same_topic(unacked))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in replaced {
-            if let Some(held) = self.unacked.remove(&id).and_then(|u| u.held) {
-                out.release(held.message.cost_bytes());
-                out.accept(held.request);
-            }
-        }
+        let mut unacked = self.unacked.iter();
+        let (id, _) = unacked.find(|(_, unacked)| same_topic(unacked))?;
+        Some(*id)
     }
 
     const fn has_room_for(&self, bytes: usize, limits: &Limits) -> bool {
