@@ -30,13 +30,11 @@ pub(super) struct Agent {
     pub(super) uaid: Uaid,
     session: SessionId,
     channels: BTreeSet<ChannelId>,
-    /// Sent on this session and not acked. Beyond `unacked_per_session_max`, stored ones are left
-    /// out: their acks are taken by id.
+    /// Sent on this session and not acked; at most `unacked_per_session_max`.
     unacked: BTreeMap<MessageId, Unacked>,
-    /// How many of those listed above are on flash or on their way there.
-    stored_unacked: usize,
-    /// How many others were sent from flash, as far as is known.
-    unlisted: usize,
+    /// Others were sent when that list was full: their acks are taken by id. Stays so until the
+    /// session ends, because an ack that comes twice cannot be told from another one.
+    some_unlisted: bool,
     mode: Mode,
     /// The last message sent here.
     cursor: MessageId,
@@ -57,8 +55,18 @@ struct Unacked {
     channel: ChannelId,
     /// Sent as soon as it was accepted: the user agent cannot have seen it before.
     first_time: bool,
-    /// `None` once it is on flash or on its way there.
-    held: Option<Held>,
+    place: Place,
+}
+
+/// Where an un-acked message is besides on its way.
+#[derive(Debug)]
+enum Place {
+    /// In memory only: its window has not ended.
+    Held(Held),
+    /// On flash, on its way there, or refused there.
+    Flash,
+    /// Nowhere: its TTL is 0.
+    Nowhere,
 }
 
 #[derive(Debug)]
@@ -80,8 +88,7 @@ impl Agent {
             session,
             channels: channels.into_iter().collect(),
             unacked: BTreeMap::new(),
-            stored_unacked: 0,
-            unlisted: 0,
+            some_unlisted: false,
             mode: Mode::CatchingUp { fetching: false },
             cursor: MessageId::ZERO,
             to_fetch: 0,
@@ -99,13 +106,15 @@ impl Agent {
 
     /// How many messages wait for their acks in memory only.
     pub(super) fn held_len(&self) -> usize {
-        self.unacked.values().filter(|u| u.held.is_some()).count()
+        let held = |unacked: &&Unacked| matches!(unacked.place, Place::Held(_));
+        self.unacked.values().filter(held).count()
     }
 
     /// Sends a message with TTL 0, or drops it: nobody waits for it.
     pub(super) fn deliver_now_or_never(&mut self, post: &Post, desk: &mut Desk) {
         let text = desk.notification(&post.message);
         if self.has_room_for(text.len(), &desk.limits) {
+            self.list(&post.message, true, Place::Nowhere, &desk.limits);
             self.send(text, &mut desk.out);
         }
         desk.out.accept(post.request);
@@ -114,16 +123,9 @@ impl Agent {
     /// Takes an accepted message. Returns whether its window must be watched.
     pub(super) fn deliver(&mut self, post: Post, desk: &mut Desk) -> bool {
         let Post { request, message } = post;
-        // On flash an older message of this topic is replaced in the same transaction. One that was
-        // sent from there would stay behind if the newer one never went there. And one that is only
-        // held goes there first: dropped, it would be lost with a newer one that is refused or dies
-        // with the process.
-        if let Some(older) = self.held_of_topic(&message) {
-            self.window_ended(older, &mut desk.out);
-        }
-        let on_flash = self.stored_unacked > 0 || self.unlisted > 0;
-        let must_replace_on_flash = message.topic.is_some() && on_flash;
-        if self.mode != Mode::Live || must_replace_on_flash {
+        let must_replace_on_flash = self.must_replace_on_flash(&message, &mut desk.out);
+        let list_is_full = self.unacked.len() >= desk.limits.unacked_per_session_max;
+        if self.mode != Mode::Live || must_replace_on_flash || list_is_full {
             self.keep_and_fetch(message, false, request, &mut desk.out);
             return false;
         }
@@ -133,12 +135,11 @@ impl Agent {
             return false;
         }
         self.cursor = message.id;
-        let unacked = Unacked {
-            channel: message.channel,
-            first_time: true,
-            held: Some(Held { message, request }),
+        let held = Held {
+            message: Arc::clone(&message),
+            request,
         };
-        self.unacked.insert(self.cursor, unacked);
+        self.list(&message, true, Place::Held(held), &desk.limits);
         self.send(text, &mut desk.out);
         if desk.durability == Durability::Relaxed {
             desk.out.accept(request);
@@ -213,17 +214,7 @@ impl Agent {
             if !self.is_subscribed(message.channel) || message.expires_at() <= service_time {
                 continue;
             }
-            if self.unacked.len() < desk.limits.unacked_per_session_max {
-                self.stored_unacked = self.stored_unacked.saturating_add(1);
-                let unacked = Unacked {
-                    channel: message.channel,
-                    first_time: false,
-                    held: None,
-                };
-                self.unacked.insert(message.id, unacked);
-            } else {
-                self.unlisted = self.unlisted.saturating_add(1);
-            }
+            self.list(&message, false, Place::Flash, &desk.limits);
             let text = desk.notification(&message);
             self.send(text, &mut desk.out);
         }
@@ -254,26 +245,25 @@ impl Agent {
                 out.store(StoreOp::Disown { uaid, channel }, Waiting::Nobody);
             }
         }
-        match unacked {
-            Some(Unacked {
-                held: Some(held), ..
-            }) => {
+        match unacked.map(|unacked| unacked.place) {
+            Some(Place::Held(held)) => {
                 Counters::add(&mut out.counters.messages_never_written);
                 out.release(held.message.cost_bytes());
                 out.accept(held.request);
-                return;
             }
-            Some(Unacked { held: None, .. }) => {
-                self.stored_unacked = self.stored_unacked.saturating_sub(1);
+            Some(Place::Nowhere) => {}
+            Some(Place::Flash) | None => {
+                let owner = Some(self.uaid);
+                out.delete(now.monotonic, Deletion { id, owner });
             }
-            None => self.unlisted = self.unlisted.saturating_sub(1),
         }
-        let owner = Some(self.uaid);
-        out.delete(now.monotonic, Deletion { id, owner });
     }
 
-    /// The one message of `channel` that is not acked, if there is exactly one.
+    /// The one message of `channel` that is not acked, if there is exactly one for certain.
     pub(super) fn only_unacked(&self, channel: ChannelId) -> Option<MessageId> {
+        if self.some_unlisted {
+            return None;
+        }
         let mut of_channel = self
             .unacked
             .iter()
@@ -284,24 +274,23 @@ impl Agent {
 
     /// The window of a held message has ended: it goes to flash, unless it was acked.
     pub(super) fn window_ended(&mut self, id: MessageId, out: &mut Outbox) {
-        let Some(held) = self.unacked.get_mut(&id).and_then(|u| u.held.take()) else {
+        let Some(unacked) = self.unacked.get_mut(&id) else {
             return;
         };
-        self.stored_unacked = self.stored_unacked.saturating_add(1);
-        keep_held(self.uaid, held, out);
+        if let Place::Held(held) = std::mem::replace(&mut unacked.place, Place::Flash) {
+            keep_held(self.uaid, held, out);
+        }
     }
 
     /// Ends a subscription at once: nothing of it is sent or kept from here on.
     pub(super) fn unsubscribe(&mut self, channel: ChannelId, out: &mut Outbox) {
         self.channels.remove(&channel);
-        let gone: Vec<MessageId> = self
-            .unacked
-            .iter()
-            .filter(|(_, unacked)| unacked.channel == channel && unacked.held.is_some())
-            .map(|(id, _)| *id)
-            .collect();
-        for id in gone {
-            if let Some(held) = self.unacked.remove(&id).and_then(|u| u.held) {
+        let all = std::mem::take(&mut self.unacked).into_iter();
+        let (ended, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            all.partition(|(_, unacked)| unacked.channel == channel);
+        self.unacked = others;
+        for unacked in ended.into_values() {
+            if let Place::Held(held) = unacked.place {
                 out.release(held.message.cost_bytes());
                 out.refuse(held.request, Problem::NoSubscription);
             }
@@ -311,24 +300,49 @@ impl Agent {
     /// The session ends: what only memory holds goes to flash, in its order.
     pub(super) fn leave(&mut self, out: &mut Outbox) {
         for (_, unacked) in std::mem::take(&mut self.unacked) {
-            if let Some(held) = unacked.held {
+            if let Place::Held(held) = unacked.place {
                 keep_held(self.uaid, held, out);
             }
         }
     }
 
-    /// The message that only memory holds and that `newer` replaces. There is one at most: the newer of
-    /// two is not held.
-    fn held_of_topic(&self, newer: &PushMessage) -> Option<MessageId> {
-        newer.topic.as_ref()?;
-        let same_topic = |unacked: &Unacked| {
-            unacked.held.as_ref().is_some_and(|held| {
-                held.message.channel == newer.channel && held.message.topic == newer.topic
-            })
+    /// Whether an older message of this topic may be on flash, where it is replaced in the same
+    /// transaction. It would stay behind if the newer one never went there.
+    ///
+    /// One that is only held goes there now. Dropped instead, it would be lost with a newer one that
+    /// is refused or dies with the process.
+    fn must_replace_on_flash(&mut self, newer: &PushMessage, out: &mut Outbox) -> bool {
+        if newer.topic.is_none() {
+            return false;
+        }
+        let mut held = None;
+        let mut on_flash = self.some_unlisted;
+        for (id, unacked) in &self.unacked {
+            match &unacked.place {
+                Place::Held(older) if replaces(newer, &older.message) => held = Some(*id),
+                // Its topic is not known any more.
+                Place::Flash => on_flash |= unacked.channel == newer.channel,
+                Place::Held(_) | Place::Nowhere => {}
+            }
+        }
+        if let Some(older) = held {
+            self.window_ended(older, out);
+        }
+        on_flash || held.is_some()
+    }
+
+    /// Remembers a message that is being sent, so that its ack is understood.
+    fn list(&mut self, message: &PushMessage, first_time: bool, place: Place, limits: &Limits) {
+        if self.unacked.len() >= limits.unacked_per_session_max {
+            self.some_unlisted = true;
+            return;
+        }
+        let unacked = Unacked {
+            channel: message.channel,
+            first_time,
+            place,
         };
-        let mut unacked = self.unacked.iter();
-        let (id, _) = unacked.find(|(_, unacked)| same_topic(unacked))?;
-        Some(*id)
+        self.unacked.insert(message.id, unacked);
     }
 
     const fn has_room_for(&self, bytes: usize, limits: &Limits) -> bool {
@@ -341,6 +355,10 @@ impl Agent {
         self.unsent_bytes = self.unsent_bytes.saturating_add(text.len());
         out.send(self.session, text);
     }
+}
+
+fn replaces(newer: &PushMessage, older: &PushMessage) -> bool {
+    newer.channel == older.channel && newer.topic == older.topic
 }
 
 fn keep_held(uaid: Uaid, held: Held, out: &mut Outbox) {
