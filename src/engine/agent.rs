@@ -16,7 +16,7 @@ use crate::model::durability::Durability;
 use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::limits::Limits;
 use crate::model::message::PushMessage;
-use crate::model::store::{Deletion, EnqueueOutcome, StoreOp};
+use crate::model::store::{Deletion, StoreOp};
 use crate::model::time::Now;
 use crate::protocol::client_message::AckCode;
 use crate::protocol::problem::Problem;
@@ -30,6 +30,9 @@ pub(super) struct Agent {
     pub(super) uaid: Uaid,
     session: SessionId,
     channels: BTreeSet<ChannelId>,
+    /// The subscription whose end the storage has not confirmed: pages read before that may hold
+    /// messages of it. There is one at most, because the session pauses for it.
+    ending: Option<ChannelId>,
     /// Sent on this session and not acked; at most `unacked_per_session_max`.
     unacked: BTreeMap<MessageId, Unacked>,
     /// Others were sent when that list was full: their acks are taken by id. Stays so until the
@@ -87,6 +90,7 @@ impl Agent {
             uaid,
             session,
             channels: channels.into_iter().collect(),
+            ending: None,
             unacked: BTreeMap::new(),
             some_unlisted: false,
             mode: Mode::CatchingUp { fetching: false },
@@ -169,17 +173,8 @@ impl Agent {
     }
 
     /// A message of [`keep_and_fetch`](Self::keep_and_fetch) is on flash, or was refused there.
-    pub(super) fn kept(
-        &mut self,
-        channel: ChannelId,
-        outcome: Option<EnqueueOutcome>,
-        now: Now,
-        desk: &mut Desk,
-    ) {
+    pub(super) fn kept(&mut self, now: Now, desk: &mut Desk) {
         self.to_fetch = self.to_fetch.saturating_sub(1);
-        if outcome == Some(EnqueueOutcome::KeptAndRestored) {
-            self.channels.insert(channel);
-        }
         self.catch_up(now, desk);
     }
 
@@ -210,10 +205,12 @@ impl Agent {
         let service_time = desk.service_time(now);
         for message in messages {
             self.cursor = message.id;
-            // Unregistered since the page was read: its rows are going. Or expired since then.
-            if !self.is_subscribed(message.channel) || message.expires_at() <= service_time {
+            // Unregistered since the page was read, or expired.
+            if self.ending == Some(message.channel) || message.expires_at() <= service_time {
                 continue;
             }
+            // Flash has messages of subscriptions only: one not known here was taken back in.
+            self.channels.insert(message.channel);
             self.list(&message, false, Place::Flash, &desk.limits);
             let text = desk.notification(&message);
             self.send(text, &mut desk.out);
@@ -285,6 +282,7 @@ impl Agent {
     /// Ends a subscription at once: nothing of it is sent or kept from here on.
     pub(super) fn unsubscribe(&mut self, channel: ChannelId, out: &mut Outbox) {
         self.channels.remove(&channel);
+        self.ending = Some(channel);
         let all = std::mem::take(&mut self.unacked).into_iter();
         let (ended, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
             all.partition(|(_, unacked)| unacked.channel == channel);
@@ -295,6 +293,11 @@ impl Agent {
                 out.refuse(held.request, Problem::NoSubscription);
             }
         }
+    }
+
+    /// The storage has answered what [`unsubscribe`](Self::unsubscribe) asked.
+    pub(super) const fn unsubscribed(&mut self) {
+        self.ending = None;
     }
 
     /// The session ends: what only memory holds goes to flash, in its order.

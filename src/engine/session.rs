@@ -268,6 +268,9 @@ impl Engine {
         if ended {
             Counters::add(&mut self.desk.out.counters.unregistrations);
         }
+        if let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) {
+            agent.unsubscribed();
+        }
         let answer = server_message::unregistered(channel, ended);
         self.answer(id, answer);
     }

@@ -6,7 +6,6 @@ use super::counters::Counters;
 use super::outbox::Waiting;
 use super::session::Session;
 use super::{CloseReason, Engine, Output, SWEEP_INTERVAL, SWEEP_MESSAGES_MAX, SessionId};
-use crate::model::ids::ChannelId;
 use crate::model::store::{EnqueueOutcome, StoreError, StoreReply};
 use crate::model::time::Now;
 use crate::protocol::problem::Problem;
@@ -47,7 +46,6 @@ impl Engine {
             }
             Waiting::Message {
                 request,
-                channel,
                 cost_bytes,
                 fetched_by,
             } => {
@@ -58,8 +56,9 @@ impl Engine {
                 };
                 self.desk.out.release(cost_bytes);
                 self.message_kept(request, outcome);
-                if let Some(session) = fetched_by {
-                    self.tell_fetcher(now, session, channel, outcome);
+                let fetcher = fetched_by.and_then(|session| self.sessions.get_mut(&session));
+                if let Some(agent) = fetcher.and_then(Session::agent_mut) {
+                    agent.kept(now, &mut self.desk);
                 }
             }
             Waiting::Find { request, problem } => {
@@ -102,18 +101,6 @@ impl Engine {
             Some(EnqueueOutcome::QueueFull) => out.refuse(request, Problem::QueueFull),
             Some(EnqueueOutcome::StoreFull) => out.refuse(request, Problem::StoreFull),
             None => out.refuse(request, Problem::StorageFault),
-        }
-    }
-
-    fn tell_fetcher(
-        &mut self,
-        now: Now,
-        session: SessionId,
-        channel: ChannelId,
-        outcome: Option<EnqueueOutcome>,
-    ) {
-        if let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) {
-            agent.kept(channel, outcome, now, &mut self.desk);
         }
     }
 
