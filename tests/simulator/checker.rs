@@ -78,6 +78,8 @@ pub(crate) struct Subscription {
     since: u64,
     last_op: u64,
     unregistered: Option<u64>,
+    /// Under which database it was registered last.
+    generation: u32,
     disowned: Option<u64>,
     pub(crate) endpoints: Vec<EndpointUrl>,
 }
@@ -215,8 +217,12 @@ impl Checker {
         let message = &mut self.messages[number];
         message.answered = Some((status, now.step));
         let posted = message.posted;
-        let subscription = &self.subscriptions[&(message.agent, message.channel)];
-        let unchanged = subscription.since <= posted.step;
+        let subscription = self.subscriptions.get_mut(&(message.agent, message.channel));
+        let subscription = subscription.expect("it has an endpoint");
+        // An endpoint of a lost database that its subscription was not used by since: the storage has
+        // no reason to remember that it ended, see `storage::subscriptions::unsubscribe`.
+        let forgotten = message.lost_endpoint && subscription.generation == posted.generation;
+        let unchanged = subscription.since <= posted.step && !forgotten;
         let disowned = message.lost_endpoint && subscription.disowned.is_some();
         match status {
             201 => {
@@ -227,6 +233,9 @@ impl Checker {
                 );
                 if message.lost_endpoint {
                     self.tally.add("lost endpoint used");
+                }
+                if forgotten && subscription.truth == Truth::Ended {
+                    subscription.truth = Truth::Unknown;
                 }
                 let token = location.expect("201 has a Location");
                 message.token = Some(token.clone());
@@ -496,6 +505,7 @@ impl Checker {
             since: 0,
             last_op: 0,
             unregistered: None,
+            generation: 0,
             disowned: None,
             endpoints: Vec::new(),
         });
@@ -520,6 +530,7 @@ impl Checker {
         let subscription = subscription.expect("answered what was asked");
         let truth = match outcome {
             Ok(Some(endpoint)) => {
+                subscription.generation = endpoint.generation;
                 let same = |known: &EndpointUrl| known.path == endpoint.path;
                 if !subscription.endpoints.iter().any(same) {
                     subscription.endpoints.push(endpoint);

@@ -94,6 +94,8 @@ pub(crate) struct Socket {
     pub(crate) slow: bool,
     hello: Option<Option<String>>,
     greeted: bool,
+    /// As the answer to hello named it.
+    uaid: String,
     /// The user agent has seen the answer to its hello.
     pub(crate) ready: bool,
     pending: Option<(uuid::Uuid, bool, u64)>,
@@ -434,6 +436,7 @@ impl World {
             Frame::Hello { uaid } => {
                 assert!(!socket.greeted, "greeted twice");
                 socket.greeted = true;
+                socket.uaid.clone_from(uaid);
                 let asked = socket.hello.clone().expect("it said hello").unwrap_or_default();
                 if self.names.contains(&asked) {
                     assert_eq!(*uaid, asked, "a UAID of ours was replaced");
@@ -515,6 +518,7 @@ impl World {
             slow,
             hello: None,
             greeted: false,
+            uaid: String::new(),
             ready: false,
             pending: None,
         };
@@ -813,6 +817,13 @@ impl World {
             }
             assert!(!socket.paused, "socket {id} paused at rest");
             let newest = self.newest.get(&socket.log.agent) == Some(id);
+            let superseded = self.sockets.range(id + 1..).any(|(_, newer)| {
+                newer.server_open && newer.greeted && newer.uaid == socket.uaid
+            });
+            assert!(
+                !socket.greeted || !superseded,
+                "superseded socket {id} stays open"
+            );
             if newest && socket.greeted && socket.client_open {
                 self.checker.all_sent(&socket.log, now);
             }
