@@ -460,6 +460,8 @@ impl Engine {
         if self.newest.get(&uaid) == Some(&id) {
             self.newest.remove(&uaid);
         }
+        // Its alarm closes it from here on: no frame may move that.
+        session.awaiting_pong = false;
         let state = std::mem::replace(&mut session.state, State::Leaving(uaid, reason));
         if let State::Identified(mut agent) = state {
             agent.leave(&mut self.desk.out);
