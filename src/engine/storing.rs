@@ -81,7 +81,9 @@ impl Engine {
                         self.desk.out.delete(now.monotonic, deletion);
                     }
                 }
-                if let Some(session) = resume {
+                if let Some(session) = resume
+                    && self.sessions.contains_key(&session)
+                {
                     self.desk.out.push(Output::Resume { session });
                 }
             }
