@@ -271,11 +271,16 @@ impl Agent {
 
     /// The window of a held message has ended: it goes to flash, unless it was acked.
     pub(super) fn window_ended(&mut self, id: MessageId, out: &mut Outbox) {
-        let Some(unacked) = self.unacked.get_mut(&id) else {
-            return;
-        };
-        if let Place::Held(held) = std::mem::replace(&mut unacked.place, Place::Flash) {
+        if let Some(held) = self.take_held(id, Place::Flash) {
             keep_held(self.uaid, held, out);
+        }
+    }
+
+    /// The application server takes back a held message: it never goes to flash.
+    pub(super) fn drop_held(&mut self, id: MessageId, out: &mut Outbox) {
+        if let Some(held) = self.take_held(id, Place::Nowhere) {
+            out.release(held.message.cost_bytes());
+            out.accept(held.request);
         }
     }
 
@@ -346,6 +351,18 @@ impl Agent {
             place,
         };
         self.unacked.insert(message.id, unacked);
+    }
+
+    /// What of a message is held, which moves to `place`; `None` if it is somewhere else already.
+    fn take_held(&mut self, id: MessageId, place: Place) -> Option<Held> {
+        let unacked = self.unacked.get_mut(&id)?;
+        match std::mem::replace(&mut unacked.place, place) {
+            Place::Held(held) => Some(held),
+            other @ (Place::Flash | Place::Nowhere) => {
+                unacked.place = other;
+                None
+            }
+        }
     }
 
     const fn has_room_for(&self, bytes: usize, limits: &Limits) -> bool {

@@ -6,6 +6,7 @@ use super::agent::Post;
 use super::outbox::{Fate, Waiting};
 use super::session::Session;
 use super::{Engine, Output, RequestId, Stop};
+use crate::model::ids::MessageId;
 use crate::model::message::PushMessage;
 use crate::model::store::{Deletion, StoreOp};
 use crate::model::time::Now;
@@ -171,6 +172,7 @@ impl Engine {
         let Some(id) = id else {
             return self.refuse(request, Problem::InvalidMessageId);
         };
+        self.drop_held(id);
         self.desk
             .out
             .delete(now.monotonic, Deletion { id, owner: None });
@@ -178,6 +180,20 @@ impl Engine {
             self.desk.out.flush_deletions(None);
         }
         self.respond(request, Response::empty(204));
+    }
+
+    /// With relaxed durability an application server can name a message whose window has not ended: it
+    /// must not go to flash behind its deletion.
+    fn drop_held(&mut self, id: MessageId) {
+        // Messages enter in the order of their ids.
+        let Ok(place) = self.windows.binary_search_by_key(&id, |(.., id)| *id) else {
+            return;
+        };
+        let session = self.windows.get(place).map(|(_, session, _)| *session);
+        let session = session.and_then(|session| self.sessions.get_mut(&session));
+        if let Some(agent) = session.and_then(Session::agent_mut) {
+            agent.drop_held(id, &mut self.desk.out);
+        }
     }
 
     /// Refuses with `problem` if the subscription exists, and with 410 otherwise.
