@@ -94,8 +94,6 @@ pub(crate) struct Socket {
     pub(crate) slow: bool,
     hello: Option<Option<String>>,
     greeted: bool,
-    /// As the answer to hello named it.
-    uaid: String,
     /// The user agent has seen the answer to its hello.
     pub(crate) ready: bool,
     pending: Option<(uuid::Uuid, bool, u64)>,
@@ -436,7 +434,7 @@ impl World {
             Frame::Hello { uaid } => {
                 assert!(!socket.greeted, "greeted twice");
                 socket.greeted = true;
-                socket.uaid.clone_from(uaid);
+                socket.log.uaid.clone_from(uaid);
                 let asked = socket.hello.clone().expect("it said hello").unwrap_or_default();
                 if self.names.contains(&asked) {
                     assert_eq!(*uaid, asked, "a UAID of ours was replaced");
@@ -518,7 +516,6 @@ impl World {
             slow,
             hello: None,
             greeted: false,
-            uaid: String::new(),
             ready: false,
             pending: None,
         };
@@ -818,7 +815,7 @@ impl World {
             assert!(!socket.paused, "socket {id} paused at rest");
             let newest = self.newest.get(&socket.log.agent) == Some(id);
             let superseded = self.sockets.range(id + 1..).any(|(_, newer)| {
-                newer.server_open && newer.greeted && newer.uaid == socket.uaid
+                newer.server_open && newer.greeted && newer.log.uaid == socket.log.uaid
             });
             assert!(
                 !socket.greeted || !superseded,
