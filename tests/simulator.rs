@@ -101,7 +101,11 @@ fn run(seed: u64, verbose: bool) -> Tally {
     // All of it has been acked, and the acks are on flash: nothing is sent any more.
     let sent = world.notifications_sent();
     everybody_comes_back(&mut world);
-    assert_eq!(world.notifications_sent(), sent, "acked messages came again");
+    assert_eq!(
+        world.notifications_sent(),
+        sent,
+        "acked messages came again"
+    );
     world.stop();
     std::mem::take(&mut world.checker.tally)
 }

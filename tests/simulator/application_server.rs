@@ -62,7 +62,10 @@ fn post(world: &mut World, agent: usize, channel: uuid::Uuid, endpoint: &Endpoin
     // What is not kept is told by its body alone.
     let has_body = ttl_secs == 0 || world.rng.percent(80);
     let body = has_body.then(|| body_of(number, filling));
-    let topic = world.rng.percent(30).then(|| world.rng.pick(&["a", "b"]).to_owned());
+    let topic = world
+        .rng
+        .percent(30)
+        .then(|| world.rng.pick(&["a", "b"]).to_owned());
     if endpoint.restricted {
         world.checker.tally.add("post of a restricted endpoint");
     }
@@ -106,7 +109,12 @@ fn delete(world: &mut World) {
         return;
     }
     let token = tokens[world.rng.index(tokens.len())].clone();
-    let request = request("DELETE", format!("/m/{token}"), PushHeaders::default(), vec![]);
+    let request = request(
+        "DELETE",
+        format!("/m/{token}"),
+        PushHeaders::default(),
+        vec![],
+    );
     world.request(Asked::Delete { token }, request);
 }
 

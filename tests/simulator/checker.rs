@@ -211,17 +211,13 @@ impl Checker {
         }
     }
 
-    fn post_answered(
-        &mut self,
-        number: usize,
-        status: u16,
-        location: Option<String>,
-        now: Moment,
-    ) {
+    fn post_answered(&mut self, number: usize, status: u16, location: Option<String>, now: Moment) {
         let message = &mut self.messages[number];
         message.answered = Some((status, now.step));
         let posted = message.posted;
-        let subscription = self.subscriptions.get_mut(&(message.agent, message.channel));
+        let subscription = self
+            .subscriptions
+            .get_mut(&(message.agent, message.channel));
         let subscription = subscription.expect("it has an endpoint");
         // An endpoint of a lost database that its subscription was not used by since: the storage has
         // no reason to remember that it ended, see `storage::subscriptions::unsubscribe`.
@@ -383,16 +379,19 @@ impl Checker {
                 "message {number} sent after its TTL"
             );
         }
-        // Its ack may be lost with the process. It is then sent again, whatever came after it.
-        let acked = self.seen.values().any(|seen| {
-            seen.message == Some(number) && (seen.acked || seen.perhaps_acked)
-        });
+        // Its ack or its deletion may be lost with the process. It is then sent again, whatever came
+        // after it.
+        let dropped = message.deleted
+            || self
+                .seen
+                .values()
+                .any(|seen| seen.message == Some(number) && (seen.acked || seen.perhaps_acked));
         let newer = self.replacements(number).find(|newer| {
             let accepted = newer.answered.filter(|(status, _)| *status == 201);
             accepted.is_some_and(|(_, step)| step < log.hello_step)
         });
         assert!(
-            newer.is_none() || acked,
+            newer.is_none() || dropped,
             "message {number} sent again though replaced by topic"
         );
     }
@@ -468,7 +467,9 @@ impl Checker {
             let Some(seen) = self.seen.get_mut(token) else {
                 continue;
             };
-            let owner = deletion.owner.map(|owner| owner.uuid().simple().to_string());
+            let owner = deletion
+                .owner
+                .map(|owner| owner.uuid().simple().to_string());
             if owner.is_some_and(|owner| owner != seen.uaid) {
                 continue;
             }
@@ -506,13 +507,7 @@ impl Checker {
     }
 
     /// The gateway has read a register or an unregister.
-    pub(crate) fn subscription_op(
-        &mut self,
-        agent: usize,
-        channel: Uuid,
-        ends: bool,
-        now: Moment,
-    ) {
+    pub(crate) fn subscription_op(&mut self, agent: usize, channel: Uuid, ends: bool, now: Moment) {
         let subscription = self.subscriptions.entry((agent, channel));
         let subscription = subscription.or_insert(Subscription {
             truth: Truth::Unknown,
@@ -683,9 +678,6 @@ pub(crate) fn body_of(number: usize, filling: usize) -> Vec<u8> {
 
 fn number_in(body: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(body).expect("a body of ours");
-    let number = text
-        .split(' ')
-        .nth(1)
-        .expect("a body of ours has a number");
+    let number = text.split(' ').nth(1).expect("a body of ours has a number");
     Some(number.parse().expect("a number"))
 }

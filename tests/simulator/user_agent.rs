@@ -180,7 +180,9 @@ pub(crate) fn act(world: &mut World, agent: usize) {
         }
         36 => {
             world.checker.tally.add("bad frame");
-            let text = world.rng.pick(&["", "hello", "{\"a\":1}", r#"{"messageType":"x"}"#]);
+            let text = world
+                .rng
+                .pick(&["", "hello", "{\"a\":1}", r#"{"messageType":"x"}"#]);
             world.say(id, Said::Other(text.to_owned()));
         }
         37 => {
@@ -207,7 +209,10 @@ fn arrive(world: &mut World, agent: usize) {
             let id = world.open(agent);
             world.agents[agent].socket = Some(id);
             world.say(id, Said::Other("{}".to_owned()));
-            world.say(id, Said::Other(r#"{"messageType":"nack","version":"a"}"#.to_owned()));
+            world.say(
+                id,
+                Said::Other(r#"{"messageType":"nack","version":"a"}"#.to_owned()),
+            );
         }
         2..=11 => {
             connect(world, agent);
@@ -261,7 +266,9 @@ fn ack_of_another(world: &mut World, id: u64) {
         return;
     }
     let (channel, version) = versions[world.rng.index(versions.len())].clone();
-    let own = world.agents[world.sockets[&id].log.agent].channels.contains(&channel);
+    let own = world.agents[world.sockets[&id].log.agent]
+        .channels
+        .contains(&channel);
     if own {
         return;
     }
@@ -358,7 +365,10 @@ fn send_due_acks(world: &mut World, agent: usize) {
         .into_iter()
         .partition(|to_ack| to_ack.due <= now);
     user_agent.to_ack = later;
-    let Some(newest) = user_agent.socket.filter(|id| world.sockets.contains_key(id)) else {
+    let Some(newest) = user_agent
+        .socket
+        .filter(|id| world.sockets.contains_key(id))
+    else {
         return;
     };
     if due.is_empty() || !world.sockets[&newest].ready {

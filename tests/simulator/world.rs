@@ -250,7 +250,11 @@ impl World {
         let mut run = self.run.take().expect("it runs");
         assert!(run.stopped, "never stopped");
         assert!(run.queue.is_empty() && run.replies.is_empty());
-        assert_eq!(self.checker.open_requests(), 0, "stopped with open requests");
+        assert_eq!(
+            self.checker.open_requests(),
+            0,
+            "stopped with open requests"
+        );
         for (id, socket) in &self.sockets {
             assert!(!socket.server_open, "stopped with socket {id} open");
         }
@@ -358,7 +362,10 @@ impl World {
             snapshot.held_bytes
         );
         let queued = run.queue.len() + run.replies.len();
-        assert_eq!(snapshot.store_queue, queued as u64, "miscounted store queue");
+        assert_eq!(
+            snapshot.store_queue, queued as u64,
+            "miscounted store queue"
+        );
     }
 
     fn perform(&mut self, output: Output) {
@@ -435,7 +442,11 @@ impl World {
                 assert!(!socket.greeted, "greeted twice");
                 socket.greeted = true;
                 socket.log.uaid.clone_from(uaid);
-                let asked = socket.hello.clone().expect("it said hello").unwrap_or_default();
+                let asked = socket
+                    .hello
+                    .clone()
+                    .expect("it said hello")
+                    .unwrap_or_default();
                 if self.names.contains(&asked) {
                     assert_eq!(*uaid, asked, "a UAID of ours was replaced");
                     if generation > 0 {
@@ -805,7 +816,11 @@ impl World {
         assert_eq!(snapshot.store_queue, 0);
         assert_eq!(snapshot.held_bytes, 0, "bytes held at rest");
         assert_eq!(snapshot.messages_held, 0, "messages held at rest");
-        assert_eq!(self.checker.open_requests(), 0, "requests without an answer");
+        assert_eq!(
+            self.checker.open_requests(),
+            0,
+            "requests without an answer"
+        );
         let open = self.sockets.values().filter(|socket| socket.server_open);
         assert_eq!(snapshot.websockets_open, open.count() as u64);
         for (id, socket) in &self.sockets {
@@ -859,7 +874,9 @@ pub(crate) fn peer() -> IpAddr {
 
 /// The path of a URL of ours.
 fn path_of(url: &str) -> String {
-    let path = url.strip_prefix("http://").and_then(|url| url.strip_prefix(HOST));
+    let path = url
+        .strip_prefix("http://")
+        .and_then(|url| url.strip_prefix(HOST));
     path.expect("an endpoint of ours").to_owned()
 }
 
@@ -873,7 +890,10 @@ fn new_directory() -> PathBuf {
         std::env::temp_dir()
     };
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let directory = parent.join(format!("edgepush-simulator-{}-{number}", std::process::id()));
+    let directory = parent.join(format!(
+        "edgepush-simulator-{}-{number}",
+        std::process::id()
+    ));
     std::fs::create_dir_all(&directory).expect("a directory for the database");
     directory
 }
