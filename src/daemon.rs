@@ -1,24 +1,271 @@
-//! Placeholder: the daemon is made elsewhere.
+//! Wires the layers: opens what is kept, starts the threads, runs the event loop, and ends in
+//! order.
 
 use std::fmt;
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::{error, info, warn};
+use simple_logger::SimpleLogger;
+use smol::net::TcpListener;
+use smol::{LocalExecutor, Timer};
 
 use crate::config::Config;
+use crate::engine::{Engine, Settings};
+use crate::io::console::{Console, ConsoleError, Facts};
+use crate::io::data_directory::{DataDirectory, DataDirectoryError};
+use crate::io::gateway::Gateway;
+use crate::io::key_file::{self, KeyFileError};
+use crate::io::signals::StopSignals;
+use crate::io::storage_thread::StorageThread;
+use crate::io::{clock, descriptors, entropy, listener};
+use crate::model::durability::Durability;
+use crate::model::ids::DatabaseId;
+use crate::model::store::Opened;
+use crate::protocol::http::BaseUrl;
+use crate::protocol::keyring::Keyring;
+use crate::storage::{self, FreshDatabase, OpenError, Store, Synchronous};
 
-/// Why serving ended.
-#[derive(Debug)]
-pub struct ServeError;
+/// Longest that ending may take: systemd and people wait. What is not committed by then is not
+/// answered either.
+const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not built yet")
-    }
-}
-
-/// Serves until told to stop.
+/// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
 ///
-/// Always.
-pub fn serve(_config: Config) -> Result<(), ServeError> {
-    Err(ServeError)
+/// [`ServeError`] when it cannot start, or cannot go on.
+pub fn serve(mut config: Config) -> Result<(), ServeError> {
+    start_log(&config);
+    config.limits.connections_max = descriptors::make_room_for(config.limits.connections_max);
+    let mut signals = StopSignals::catch().map_err(ServeError::System)?;
+    let directory = DataDirectory::open(&config.data).map_err(ServeError::Directory)?;
+    let keys = key_file::load_or_make(&directory.key_file()).map_err(ServeError::Key)?;
+    let fresh = FreshDatabase {
+        id: DatabaseId(entropy::random()),
+        key_is_new: keys.are_new,
+    };
+    let settings = store_settings(config.durability);
+    let (store, opened) =
+        Store::open(directory.path(), &settings, fresh).map_err(ServeError::Store)?;
+    let engine = engine(&config, keys.keyring, opened)?;
+
+    let executor = Rc::new(LocalExecutor::new());
+    let running = Rc::clone(&executor);
+    smol::block_on(running.run(async {
+        let push = TcpListener::bind(config.listen)
+            .await
+            .map_err(|error| ServeError::Listen(config.listen, error))?;
+        let address = push.local_addr().map_err(ServeError::System)?;
+        let storage = StorageThread::start(store).map_err(ServeError::System)?;
+        let (asking, asked) = smol::channel::bounded(1);
+        let facts = Facts {
+            data_directory: directory.path().to_owned(),
+            version: env!("CARGO_PKG_VERSION"),
+            io_account: storage.io_account.clone(),
+            push_address: push_address(&config, address),
+        };
+        let console = config
+            .console
+            .map(|console| Console::bind(console, asking, facts))
+            .transpose()
+            .map_err(ServeError::Console)?;
+        let gateway = Gateway::new(
+            engine,
+            config.limits.clone(),
+            storage.operations.clone(),
+            executor,
+        );
+        info!(
+            "started version={} data={}",
+            env!("CARGO_PKG_VERSION"),
+            directory.path().display()
+        );
+
+        let answering = Rc::clone(&gateway);
+        gateway.spawn(async move { answering.run_snapshots(asked).await });
+        announce(address, console.as_ref().map(Console::address));
+        let accepting = listener::run(Rc::clone(&gateway), push);
+        let ended = run(&gateway, &storage, accepting, &mut signals).await;
+        // The console first: it reads the database, which would keep its log from being emptied.
+        if let Some(console) = console {
+            console.stop();
+        }
+        storage.stop();
+        ended
+    }))
 }
+
+/// Runs the tasks that everything hangs on until a signal comes, then ends in order: no more
+/// connections, the engine's goodbye to every user agent, the last commit.
+async fn run(
+    gateway: &Rc<Gateway>,
+    storage: &StorageThread,
+    accepting: impl Future<Output = ()>,
+    signals: &mut StopSignals,
+) -> Result<(), ServeError> {
+    let ticking = async {
+        gateway.run_timer().await;
+        Ok(())
+    };
+    let storing = async {
+        gateway.run_storage_replies(storage.replies.clone()).await;
+        error!("storage thread died");
+        Err(ServeError::StorageDied)
+    };
+    let serving = async {
+        let signal = {
+            let accepting = async {
+                accepting.await;
+                "the listener's end"
+            };
+            smol::future::or(signals.next(), accepting).await
+        };
+        // The listener is closed by now.
+        info!("stopping on {signal}");
+        let late = async {
+            Timer::after(STOP_TIMEOUT).await;
+            warn!(
+                "stopped before everything was in order secs={}",
+                STOP_TIMEOUT.as_secs()
+            );
+        };
+        smol::future::or(gateway.stop(), late).await;
+        Ok(())
+    };
+    smol::future::or(serving, smol::future::or(storing, ticking)).await
+}
+
+fn engine(config: &Config, keyring: Keyring, opened: Opened) -> Result<Engine, ServeError> {
+    let settings = Settings {
+        limits: config.limits.clone(),
+        durability: config.durability,
+        public_url: config.public_url.as_ref().map(BaseUrl::configured),
+        access: config.access.clone(),
+        keyring,
+        opened,
+    };
+    Engine::new(clock::read(), settings).ok_or(ServeError::RunsUsedUp)
+}
+
+fn store_settings(durability: Durability) -> storage::Settings {
+    storage::Settings {
+        synchronous: match durability {
+            Durability::Strict => Synchronous::Full,
+            Durability::Relaxed => Synchronous::Normal,
+        },
+        ..storage::Settings::default()
+    }
+}
+
+/// Lines to standard error, without a time of their own: journald and containers add one.
+fn start_log(config: &Config) {
+    let logger = SimpleLogger::new().with_level(config.log);
+    // The dependencies' own lines say nothing to an operator below this.
+    let logger = [
+        "async_io",
+        "async_tungstenite",
+        "hyper",
+        "polling",
+        "tiny_http",
+        "tungstenite",
+    ]
+    .into_iter()
+    .fold(logger, |logger, name| {
+        logger.with_module_level(name, config.log.min(log::LevelFilter::Warn))
+    });
+    // Only a second logger in this process is refused, and there is none.
+    let _ = logger.init();
+}
+
+/// The one line on standard output: whoever started the program waits for it.
+fn announce(push: SocketAddr, console: Option<SocketAddr>) {
+    let console = console.map_or_else(
+        || "off".to_owned(),
+        |console| format!("http://{}", reachable(console)),
+    );
+    let line = format!(
+        "edgepush ready push=http://{} console={console}\n",
+        reachable(push)
+    );
+    // Nobody has to read it.
+    let mut output = io::stdout().lock();
+    let _ = output.write_all(line.as_bytes());
+    let _ = output.flush();
+}
+
+/// An address that this machine reaches itself by, for one that means all of its addresses.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+    } else {
+        address
+    }
+}
+
+/// What to set user agents to: the public URL, or an address of this machine that others reach.
+fn push_address(config: &Config, push: SocketAddr) -> String {
+    if let Some(url) = &config.public_url {
+        // http becomes ws, https becomes wss.
+        return format!("{}/", url.as_str().replacen("http", "ws", 1));
+    }
+    let address = if push.ip().is_unspecified() {
+        SocketAddr::new(network_address().unwrap_or_else(|| push.ip()), push.port())
+    } else {
+        push
+    };
+    format!("ws://{}/", reachable(address))
+}
+
+/// The address that this machine has towards other networks. Nothing is sent: connecting a datagram
+/// socket only looks up the route (192.0.2.1 is for documentation, RFC 5737).
+fn network_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+/// Why serving did not start, or ended.
+#[derive(Debug)]
+pub enum ServeError {
+    /// The data directory.
+    Directory(DataDirectoryError),
+    /// The key file.
+    Key(KeyFileError),
+    /// The database.
+    Store(OpenError),
+    /// The push port.
+    Listen(SocketAddr, io::Error),
+    /// The operator's console.
+    Console(ConsoleError),
+    /// The database has seen more starts than can be numbered.
+    RunsUsedUp,
+    /// The storage thread ended before it was asked to.
+    StorageDied,
+    /// A thread or a signal handler that the system refuses.
+    System(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(error) => error.fmt(f),
+            Self::Key(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+            Self::Listen(address, error) => {
+                write!(
+                    f,
+                    "cannot listen on {address}: {error}; give another --listen"
+                )
+            }
+            Self::Console(error) => error.fmt(f),
+            Self::RunsUsedUp => f.write_str("database has been started too often; move it away"),
+            Self::StorageDied => f.write_str("storage thread died; see the log above"),
+            Self::System(error) => write!(f, "the system refuses what the program needs: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}

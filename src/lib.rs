@@ -23,6 +23,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod io;
 pub mod model;
 pub mod protocol;
 pub mod storage;

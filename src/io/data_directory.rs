@@ -1,0 +1,87 @@
+//! The folder that everything is kept in: one process at a time.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// A data directory that this process holds until it ends.
+#[derive(Debug)]
+pub struct DataDirectory {
+    path: PathBuf,
+    /// Locked for as long as it is open; the kernel unlocks it also after a kill.
+    _lock: File,
+}
+
+impl DataDirectory {
+    /// Makes the folder if it is missing (mode 0700) and locks it.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirectoryError`] when it cannot be made or written, or when another edgepush has it.
+    pub fn open(path: &Path) -> Result<Self, DataDirectoryError> {
+        let fail = |fault| DataDirectoryError {
+            path: path.to_owned(),
+            fault,
+        };
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder
+            .create(path)
+            .map_err(|error| fail(Fault::Make(error)))?;
+        // Shown in the log and on the console, where "edgepush-data" alone would say little.
+        let path = fs::canonicalize(path).map_err(|error| fail(Fault::Make(error)))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("edgepush.lock"))
+            .map_err(|error| fail(Fault::Write(error)))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(fail(Fault::InUse)),
+            Err(TryLockError::Error(error)) => Err(fail(Fault::Write(error))),
+        }
+    }
+
+    /// The absolute path of the folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the keys are.
+    pub fn key_file(&self) -> PathBuf {
+        self.path.join("edgepush.key")
+    }
+}
+
+/// A data directory that cannot be used.
+#[derive(Debug)]
+pub struct DataDirectoryError {
+    path: PathBuf,
+    fault: Fault,
+}
+
+#[derive(Debug)]
+enum Fault {
+    Make(io::Error),
+    Write(io::Error),
+    InUse,
+}
+
+impl fmt::Display for DataDirectoryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.fault {
+            Fault::Make(error) => write!(f, "cannot make the data directory {path}: {error}"),
+            Fault::Write(error) => write!(f, "cannot write in the data directory {path}: {error}"),
+            Fault::InUse => write!(
+                f,
+                "another edgepush is using the data directory {path}; stop it, or give --data"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for DataDirectoryError {}

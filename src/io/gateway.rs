@@ -1,0 +1,268 @@
+//! The turn of the event loop: inputs to the engine, its outputs to sockets, requests and storage.
+//!
+//! One turn is: read the clocks, handle one input, do everything that it asks for. Operations for
+//! the storage thread are handed over together, so that one turn's work is one commit.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Instant;
+
+use smol::channel::{Receiver, Sender, unbounded};
+use smol::{LocalExecutor, Timer};
+
+use super::clock;
+use super::console::SnapshotRequest;
+use super::mailbox::Mailbox;
+use crate::engine::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId};
+use crate::model::limits::Limits;
+use crate::model::store::{StoreOp, StoreReply};
+use crate::protocol::http::{BaseUrl, Request, Response};
+
+/// The engine and everything that is connected to it. Lives on one thread.
+pub struct Gateway {
+    engine: RefCell<Engine>,
+    executor: Rc<LocalExecutor<'static>>,
+    limits: Limits,
+    sockets: RefCell<HashMap<SessionId, Rc<Mailbox<Order>>>>,
+    requests: RefCell<HashMap<RequestId, Rc<Mailbox<Response>>>>,
+    store: Sender<Vec<StoreOp>>,
+    /// What the timer sleeps for; `None`: nothing.
+    armed: Cell<Option<Instant>>,
+    sooner: Mailbox<()>,
+    stopped: Mailbox<()>,
+    /// Closed when the process is asked to end.
+    stopping: (Sender<()>, Receiver<()>),
+    /// Open connections, those in their closing handshake included.
+    connections: Cell<usize>,
+    connection_ended: Mailbox<()>,
+    last_id: Cell<u64>,
+}
+
+/// What a websocket's task is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    Send(String),
+    Ping,
+    Pause,
+    Resume,
+    Close(CloseReason),
+}
+
+impl Gateway {
+    /// Connects an engine to the storage thread's queue; tasks run on `executor`.
+    pub fn new(
+        engine: Engine,
+        limits: Limits,
+        store: Sender<Vec<StoreOp>>,
+        executor: Rc<LocalExecutor<'static>>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            engine: RefCell::new(engine),
+            executor,
+            limits,
+            sockets: RefCell::default(),
+            requests: RefCell::default(),
+            store,
+            armed: Cell::new(None),
+            sooner: Mailbox::new(),
+            stopped: Mailbox::new(),
+            stopping: unbounded(),
+            connections: Cell::new(0),
+            connection_ended: Mailbox::new(),
+            last_id: Cell::new(0),
+        })
+    }
+
+    /// Bounds and timeouts, for the parts of `io` that hold them.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Runs `task` beside all others.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.executor.spawn(task).detach();
+    }
+
+    /// One turn.
+    pub fn turn(&self, input: Input<'_>) {
+        let mut engine = self.engine.borrow_mut();
+        engine.handle(clock::read(), input);
+        let mut operations = Vec::new();
+        while let Some(output) = engine.poll_output() {
+            self.perform(output, &mut operations);
+        }
+        let deadline = engine.next_deadline();
+        drop(engine);
+        if !operations.is_empty() {
+            // Closed only when the storage thread has panicked; `run_storage_replies` sees to that.
+            let _ = self.store.try_send(operations);
+        }
+        // One that moved to later needs no wake-up: the timer finds nothing due and looks again.
+        let sooner = match (deadline, self.armed.get()) {
+            (Some(deadline), Some(armed)) => deadline < armed,
+            (Some(_), None) => true,
+            (None, _) => false,
+        };
+        if sooner {
+            self.armed.set(deadline);
+            self.sooner.put(());
+        }
+    }
+
+    fn perform(&self, output: Output, operations: &mut Vec<StoreOp>) {
+        match output {
+            Output::Send { session, text } => self.order(session, Order::Send(text)),
+            Output::Ping { session } => self.order(session, Order::Ping),
+            Output::Pause { session } => self.order(session, Order::Pause),
+            Output::Resume { session } => self.order(session, Order::Resume),
+            Output::Close { session, reason } => self.order(session, Order::Close(reason)),
+            Output::Respond { request, response } => {
+                // Whoever asked may have hung up.
+                if let Some(answer) = self.requests.borrow_mut().remove(&request) {
+                    answer.put(response);
+                }
+            }
+            Output::Store(operation) => operations.push(operation),
+            Output::Stopped => self.stopped.put(()),
+        }
+    }
+
+    fn order(&self, session: SessionId, order: Order) {
+        if let Some(socket) = self.sockets.borrow().get(&session) {
+            socket.put(order);
+        }
+    }
+
+    /// Asks the engine and waits for its answer, however long it takes.
+    pub async fn request(&self, head: Request) -> Response {
+        let request = RequestId(self.new_id());
+        let answer = Rc::new(Mailbox::new());
+        self.requests.borrow_mut().insert(request, answer.clone());
+        // The peer may hang up while it waits: this future is dropped then.
+        let _forget = Forget {
+            gateway: self,
+            request,
+        };
+        let head = Box::new(head);
+        self.turn(Input::Request { request, head });
+        answer.take().await
+    }
+
+    /// Announces an open websocket; its task reads orders from the mailbox until the end.
+    pub(super) fn open_socket(
+        &self,
+        base_url: Option<BaseUrl>,
+        simplepush_path: bool,
+    ) -> (SessionId, Rc<Mailbox<Order>>) {
+        let session = SessionId(self.new_id());
+        let mailbox = Rc::new(Mailbox::new());
+        self.sockets.borrow_mut().insert(session, mailbox.clone());
+        self.turn(Input::Opened(Opening {
+            session,
+            base_url,
+            simplepush_path,
+            random: super::entropy::random(),
+        }));
+        (session, mailbox)
+    }
+
+    /// The websocket is no more.
+    pub(super) fn close_socket(&self, session: SessionId) {
+        self.sockets.borrow_mut().remove(&session);
+        self.turn(Input::Gone { session });
+    }
+
+    /// Wakes the engine when it asked to be woken. Never ends.
+    pub async fn run_timer(&self) {
+        loop {
+            let deadline = self.engine.borrow().next_deadline();
+            self.armed.set(deadline);
+            let sooner = self.sooner.take();
+            let Some(deadline) = deadline else {
+                sooner.await;
+                continue;
+            };
+            let due = async {
+                Timer::at(deadline).await;
+            };
+            smol::future::or(sooner, due).await;
+            if deadline <= clock::read().monotonic {
+                self.turn(Input::Timeout);
+            }
+        }
+    }
+
+    /// Hands the storage thread's replies to the engine. Ends only if that thread has died.
+    pub async fn run_storage_replies(&self, replies: Receiver<Vec<StoreReply>>) {
+        while let Ok(replies) = replies.recv().await {
+            self.turn(Input::Stored(replies));
+        }
+    }
+
+    /// Ends in order: the engine's goodbye to every user agent, the answers to open requests, the
+    /// ends of all connections. The listener must be closed by then.
+    pub async fn stop(&self) {
+        self.turn(Input::Stop);
+        self.stopped.take().await;
+        self.stopping.0.close();
+        while self.connections.get() > 0 {
+            self.connection_ended.take().await;
+        }
+    }
+
+    /// Waits until connections should end once their open requests are answered.
+    pub(super) async fn stopping(&self) {
+        // Nothing is ever sent: this returns when the channel is closed.
+        let _ = self.stopping.1.recv().await;
+    }
+
+    /// One of the connections that may be open, if there is one left.
+    pub(super) fn take_place(self: &Rc<Self>) -> Option<Place> {
+        let open = self.connections.get();
+        if open >= self.limits.connections_max {
+            return None;
+        }
+        self.connections.set(open.saturating_add(1));
+        Some(Place(Rc::clone(self)))
+    }
+
+    /// Answers the operator's console. Ends when there is no console.
+    pub async fn run_snapshots(&self, requests: Receiver<SnapshotRequest>) {
+        while let Ok(request) = requests.recv().await {
+            let snapshot = self.engine.borrow().snapshot(clock::read());
+            // Nobody may be waiting any more.
+            let _ = request.reply.try_send(snapshot);
+        }
+    }
+
+    fn new_id(&self) -> u64 {
+        let id = self.last_id.get().wrapping_add(1);
+        self.last_id.set(id);
+        id
+    }
+}
+
+/// One open connection; its place is free again when this is dropped.
+pub(super) struct Place(Rc<Gateway>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let open = self.0.connections.get().saturating_sub(1);
+        self.0.connections.set(open);
+        if open == 0 {
+            self.0.connection_ended.put(());
+        }
+    }
+}
+
+struct Forget<'a> {
+    gateway: &'a Gateway,
+    request: RequestId,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.gateway.requests.borrow_mut().remove(&self.request);
+    }
+}

@@ -1,0 +1,273 @@
+//! hyper: HTTP/1.1 on the push port, up to the point where a connection becomes a websocket.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body as _, Bytes, Incoming};
+use hyper::header::{
+    ACCESS_CONTROL_REQUEST_HEADERS, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, StatusCode, Version};
+use smol::Timer;
+use smol::future::{or, poll_fn};
+use smol::io::AsyncReadExt;
+use smol::net::TcpStream;
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use super::gateway::{Gateway, Place};
+use super::websocket;
+use crate::model::limits::BODY_BYTES_MAX;
+use crate::protocol::http::{BaseUrl, Request, Response, Upgrade};
+use crate::protocol::push_request::{Body, PushHeaders};
+
+/// Largest request head, in bytes: a VAPID token and both encryption headers take about 1 KiB.
+/// hyper accepts no less than 8 KiB.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Most headers of one request.
+const HEADERS_MAX: usize = 64;
+/// The sub-protocol that Firefox offers; answered only where offered.
+const SUBPROTOCOL: &str = "push-notification";
+/// The path that only SimplePush user agents use (AeroGear).
+const SIMPLEPUSH_PATH: &str = "/simplepush/websocket";
+
+/// What a websocket needs to know of the request that opened it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) base_url: Option<BaseUrl>,
+    pub(super) simplepush_path: bool,
+}
+
+/// How long a connection that we end is still read from: see [`discard`].
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves one connection until it ends; a websocket goes on as a task of its own.
+pub(super) async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, place: Place) {
+    let opened = RefCell::new(None);
+    let unread = Cell::new(false);
+    let service = service_fn(|request| {
+        let answering = answer(&gateway, peer, request, &opened, &unread);
+        Box::pin(async { Ok::<_, Infallible>(answering.await) })
+    });
+    let mut connection = http1::Builder::new()
+        .timer(SmolTimer::new())
+        .header_read_timeout(gateway.limits().request_timeout)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        // A peer that has closed its sending half is gone: curl and browsers never do that.
+        .half_close(false)
+        .keep_alive(true)
+        .serve_connection(FuturesIo::new(stream), service);
+    let mut stopping = Some(Box::pin(gateway.stopping()));
+    let served = poll_fn(|cx| {
+        if stopping
+            .as_mut()
+            .is_some_and(|s| s.as_mut().poll(cx).is_ready())
+        {
+            stopping = None;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        connection.poll_without_shutdown(cx)
+    })
+    .await;
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    match opened.take() {
+        Some(opened) => {
+            // Rarely anything: the first frame of a user agent that did not wait for the 101.
+            let early = parts.read_buf.to_vec();
+            let task = websocket::run(Rc::clone(&gateway), stream, early, opened, place);
+            gateway.spawn(task);
+        }
+        // An error is the peer's: a timeout, a broken request, a reset. hyper has answered it.
+        None if served.is_err() || unread.get() => {
+            let late = async {
+                Timer::after(DISCARD_TIMEOUT).await;
+            };
+            or(discard(&mut stream), late).await;
+        }
+        None => {}
+    }
+}
+
+/// Closes our side and reads what the peer still sends until it has closed as well: a socket that
+/// is dropped with unread bytes resets the connection, and takes our last answer with it.
+pub(super) async fn discard(stream: &mut TcpStream) {
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let mut buffer = [0; 1024];
+    while let Ok(1..) = stream.read(&mut buffer).await {}
+}
+
+async fn answer(
+    gateway: &Gateway,
+    peer: SocketAddr,
+    request: hyper::Request<Incoming>,
+    opened: &RefCell<Option<Opened>>,
+    unread: &Cell<bool>,
+) -> hyper::Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let origin = text(&head.headers, &ORIGIN);
+    if head.method == Method::OPTIONS {
+        let requested = text(&head.headers, &ACCESS_CONTROL_REQUEST_HEADERS);
+        let mut response = Response::preflight(requested.as_deref());
+        response.allow_origin(origin.as_deref());
+        return to_hyper(response, false);
+    }
+    let upgrade = upgrade(&head.method, head.version, &head.headers);
+    let base_url = text(&head.headers, &HOST).and_then(|host| BaseUrl::of_host(&host));
+    let simplepush_path = head.uri.path() == SIMPLEPUSH_PATH;
+    let body = read_body(&head.method, body, gateway.limits().request_timeout).await;
+    // What was not read cannot be skipped over: the next request would start inside of it.
+    unread.set(!matches!(body, Body::Whole(_)));
+    let mut response = gateway
+        .request(Request {
+            peer: peer.ip(),
+            method: head.method.as_str().to_owned(),
+            path: head.uri.path().to_owned(),
+            base_url: base_url.clone(),
+            upgrade,
+            headers: push_headers(&head.headers),
+            body,
+        })
+        .await;
+    if response.status == 101 {
+        *opened.borrow_mut() = Some(Opened {
+            base_url,
+            simplepush_path,
+        });
+        return switching_protocols(&head.headers);
+    }
+    response.allow_origin(origin.as_deref());
+    to_hyper(response, unread.get())
+}
+
+/// Reads a body that can be one of a push message; other methods carry none that matters.
+async fn read_body(method: &Method, mut body: Incoming, timeout: Duration) -> Body {
+    if method != Method::POST && method != Method::PUT {
+        return Body::Whole(Vec::new());
+    }
+    let too_large = |bytes: u64| bytes > BODY_BYTES_MAX as u64;
+    if too_large(body.size_hint().lower()) {
+        return Body::TooLarge;
+    }
+    let reading = async {
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                return Body::Incomplete;
+            };
+            let Some(data) = frame.data_ref() else {
+                continue;
+            };
+            if bytes.len().saturating_add(data.len()) > BODY_BYTES_MAX {
+                return Body::TooLarge;
+            }
+            bytes.extend_from_slice(data);
+        }
+        Body::Whole(bytes)
+    };
+    let late = async {
+        Timer::after(timeout).await;
+        Body::Incomplete
+    };
+    or(reading, late).await
+}
+
+fn push_headers(headers: &HeaderMap) -> PushHeaders {
+    let named = |name: &'static str| text(headers, &HeaderName::from_static(name));
+    PushHeaders {
+        authorization: named("authorization"),
+        content_encoding: named("content-encoding"),
+        crypto_key: named("crypto-key"),
+        encryption: named("encryption"),
+        topic: named("topic"),
+        ttl: named("ttl"),
+        urgency: named("urgency"),
+    }
+}
+
+/// A header as text; a repeated one is joined as RFC 9110 section 5.3 says. Bytes outside of ASCII
+/// become U+FFFD, which no check lets through.
+fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let mut values = headers
+        .get_all(name)
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let first = values.next()?.into_owned();
+    Some(values.fold(first, |joined, value| format!("{joined}, {value}")))
+}
+
+/// RFC 6455 section 4.2.1.
+fn upgrade(method: &Method, version: Version, headers: &HeaderMap) -> Upgrade {
+    let has_token = |name: &HeaderName, token: &str| {
+        text(headers, name).is_some_and(|list| {
+            let mut items = list.split(',');
+            items.any(|item| item.trim().eq_ignore_ascii_case(token))
+        })
+    };
+    if !has_token(&CONNECTION, "upgrade") || !has_token(&UPGRADE, "websocket") {
+        return Upgrade::None;
+    }
+    let version_13 = headers
+        .get(SEC_WEBSOCKET_VERSION)
+        .is_some_and(|v| v == "13");
+    let key = headers
+        .get(SEC_WEBSOCKET_KEY)
+        .is_some_and(|key| key.len() == 24);
+    if method == Method::GET && version >= Version::HTTP_11 && version_13 && key {
+        Upgrade::Websocket
+    } else {
+        Upgrade::BadWebsocket
+    }
+}
+
+fn switching_protocols(headers: &HeaderMap) -> hyper::Response<Full<Bytes>> {
+    let mut response = hyper::Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let answer = response.headers_mut();
+    answer.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    answer.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Some(key) = headers.get(SEC_WEBSOCKET_KEY) {
+        let accept = derive_accept_key(key.as_bytes());
+        let accept = HeaderValue::from_str(&accept).expect("base64 is printable");
+        answer.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    let offered = text(headers, &SEC_WEBSOCKET_PROTOCOL).is_some_and(|list| {
+        let mut offers = list.split(',');
+        offers.any(|offer| offer.trim() == SUBPROTOCOL)
+    });
+    if offered {
+        let chosen = HeaderValue::from_static(SUBPROTOCOL);
+        answer.insert(SEC_WEBSOCKET_PROTOCOL, chosen);
+    }
+    response
+}
+
+fn to_hyper(response: Response, close: bool) -> hyper::Response<Full<Bytes>> {
+    let mut answer = hyper::Response::new(Full::from(response.body));
+    *answer.status_mut() =
+        StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in response.headers {
+        // What came from the peer, such as its origin, may be no header value: leave it out.
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            let name = HeaderName::from_bytes(name.as_bytes()).expect("our own names are valid");
+            answer.headers_mut().insert(name, value);
+        }
+    }
+    if close {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
+    }
+    answer
+}

@@ -1,0 +1,17 @@
+//! The outside world: the only clocks, sockets, threads, files and randomness of the daemon.
+//!
+//! Nothing is decided here: what happens is given to the engine, what it asks for is done.
+
+pub mod clock;
+pub mod console;
+pub mod data_directory;
+pub mod descriptors;
+pub mod entropy;
+pub mod gateway;
+pub mod http;
+pub mod key_file;
+pub mod listener;
+mod mailbox;
+pub mod signals;
+pub mod storage_thread;
+mod websocket;

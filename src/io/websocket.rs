@@ -1,0 +1,200 @@
+//! async-tungstenite: one task for each user agent's websocket, reading and writing in turn.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::error::ProtocolError;
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use async_tungstenite::tungstenite::{Error, Message};
+use futures_util::Sink;
+use smol::Timer;
+use smol::future::{or, poll_fn};
+use smol::net::TcpStream;
+use smol::stream::StreamExt;
+
+use super::gateway::{Gateway, Order, Place};
+use super::http::{Opened, discard};
+use super::mailbox::Mailbox;
+use crate::engine::{CloseReason, Input, SessionId, Violation};
+use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
+
+/// Read buffer of one websocket, in bytes; tungstenite allocates it at once and keeps it.
+///
+/// Acks and pings are 20 to 200 bytes; a longer message grows it for as long as it takes.
+const READ_BUFFER_BYTES: usize = 512;
+/// Frames gather up to this many bytes before they are written, so that a page of stored messages
+/// takes few system calls.
+const WRITE_BUFFER_BYTES: usize = 4 * 1024;
+/// Most bytes that may gather when the socket takes none: one frame beyond the above. The engine
+/// bounds what it sends before the socket has taken the rest.
+const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// How long the peer has for its side of the closing handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+type Socket = WebSocketStream<TcpStream>;
+
+/// Serves one websocket until it ends.
+pub(super) async fn run(
+    gateway: Rc<Gateway>,
+    stream: TcpStream,
+    early: Vec<u8>,
+    opened: Opened,
+    _place: Place,
+) {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        .max_message_size(Some(WEBSOCKET_MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(WEBSOCKET_MESSAGE_BYTES_MAX))
+        .accept_unmasked_frames(false);
+    let mut socket =
+        WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
+    let (session, orders) = gateway.open_socket(opened.base_url, opened.simplepush_path);
+    let end = exchange(&gateway, &mut socket, session, &orders).await;
+    // Before the closing handshake: what the engine holds for this user agent must not wait for it.
+    gateway.close_socket(session);
+    finish(&mut socket, end).await;
+}
+
+/// How the exchange of messages came to its end.
+enum End {
+    /// We close, for this reason.
+    Ours(CloseReason),
+    /// The peer has sent its close frame.
+    Theirs,
+    /// Nothing can be sent any more.
+    Broken,
+}
+
+async fn exchange(
+    gateway: &Gateway,
+    socket: &mut Socket,
+    session: SessionId,
+    orders: &Mailbox<Order>,
+) -> End {
+    let mut paused = false;
+    loop {
+        // Orders first: what was asked for before the next message arrived comes before it.
+        let mut unflushed = false;
+        while let Some(order) = orders.try_take() {
+            let frame = match order {
+                Order::Send(text) => Message::text(text),
+                Order::Ping => Message::Ping(Default::default()),
+                Order::Pause => {
+                    paused = true;
+                    continue;
+                }
+                Order::Resume => {
+                    paused = false;
+                    continue;
+                }
+                Order::Close(reason) => return End::Ours(reason),
+            };
+            if !in_time(gateway, feed(socket, frame)).await {
+                return End::Broken;
+            }
+            unflushed = true;
+        }
+        if unflushed {
+            if !in_time(gateway, flush(socket)).await {
+                return End::Broken;
+            }
+            gateway.turn(Input::AllSent { session });
+            continue;
+        }
+        if paused {
+            orders.ready().await;
+            continue;
+        }
+        let ordered = async {
+            orders.ready().await;
+            None
+        };
+        let received = async { Some(socket.next().await) };
+        let Some(received) = or(ordered, received).await else {
+            continue;
+        };
+        if let Some(end) = take_in(gateway, session, received) {
+            return end;
+        }
+    }
+}
+
+/// Gives what the user agent sent to the engine.
+fn take_in(
+    gateway: &Gateway,
+    session: SessionId,
+    received: Option<Result<Message, Error>>,
+) -> Option<End> {
+    let violation = match received {
+        Some(Ok(Message::Text(text))) => {
+            gateway.turn(Input::Text {
+                session,
+                text: text.as_str(),
+            });
+            return None;
+        }
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
+            gateway.turn(Input::Alive { session });
+            return None;
+        }
+        Some(Ok(Message::Close(_))) => return Some(End::Theirs),
+        Some(Ok(Message::Binary(_) | Message::Frame(_))) => Violation::Binary,
+        Some(Err(Error::Capacity(_))) => Violation::TooLong,
+        Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
+            return Some(End::Broken);
+        }
+        Some(Err(Error::Protocol(_) | Error::Utf8(_))) => Violation::Protocol,
+        Some(Err(_)) | None => return Some(End::Broken),
+    };
+    // The engine orders the close, with its reason; after an error nothing can be read anyway.
+    gateway.turn(Input::Violation { session, violation });
+    None
+}
+
+/// Does `writing` unless the peer does not read; whether it was done.
+async fn in_time(gateway: &Gateway, writing: impl Future<Output = Result<(), Error>>) -> bool {
+    let late = async {
+        // Made only when the socket is full: most writes need no timer.
+        Timer::after(gateway.limits().write_timeout).await;
+        false
+    };
+    or(async { writing.await.is_ok() }, late).await
+}
+
+async fn feed(socket: &mut Socket, frame: Message) -> Result<(), Error> {
+    poll_fn(|cx| Pin::new(&mut *socket).poll_ready(cx)).await?;
+    Pin::new(socket).start_send(frame)
+}
+
+async fn flush(socket: &mut Socket) -> Result<(), Error> {
+    poll_fn(|cx| Pin::new(&mut *socket).poll_flush(cx)).await
+}
+
+/// The closing handshake (RFC 6455 section 7.1), for a short while.
+async fn finish(socket: &mut Socket, end: End) {
+    let closing = async {
+        match end {
+            End::Broken => {}
+            // Reading on sends the echo of their close frame.
+            End::Theirs => while let Some(Ok(_)) = socket.next().await {},
+            End::Ours(reason) => {
+                let frame = CloseFrame {
+                    code: CloseCode::from(reason.code()),
+                    reason: reason.as_str().into(),
+                };
+                if socket.close(Some(frame)).await.is_ok() {
+                    discard(socket.get_mut()).await;
+                }
+            }
+        }
+    };
+    let late = async {
+        Timer::after(CLOSE_TIMEOUT).await;
+    };
+    or(closing, late).await;
+}

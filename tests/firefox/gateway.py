@@ -1,0 +1,52 @@
+"""The gateway under test: started, stopped, its database lost."""
+
+import pathlib
+import re
+import subprocess
+import threading
+
+from child import Child
+
+READY_SECS = 15
+STOP_SECS = 15
+
+
+class Gateway(Child):
+    """One edgepush with a data directory; after the first start it always returns to the same port."""
+
+    def __init__(self, binary, directory):
+        super().__init__(pathlib.Path(directory, "gateway.log"))
+        self.binary = binary
+        self.data = pathlib.Path(directory, "data")
+        self.data.mkdir()
+        self.address = "127.0.0.1:0"
+
+    def start(self):
+        """Starts the gateway and waits for the line that says that it is ready."""
+        command = [self.binary, "--listen", self.address, "--console", "127.0.0.1:0", "--data", self.data]
+        self.spawn(command, stdout=subprocess.PIPE, text=True)
+        watchdog = threading.Timer(READY_SECS, self.process.kill)
+        watchdog.daemon = True
+        watchdog.start()
+        line = self.process.stdout.readline()
+        watchdog.cancel()
+        ready = re.fullmatch(r"edgepush ready push=http://(127\.0\.0\.1:\d+) console=http://\S+\n", line)
+        if not ready:
+            self.kill()
+            raise AssertionError(f"the gateway began with {line!r} instead of its ready line")
+        self.address = ready.group(1)
+
+    def stop(self):
+        """Asks the gateway to end as an operator would; it must do so in time and without an error."""
+        self.process.terminate()
+        status = self.process.wait(STOP_SECS)
+        assert status == 0, f"after SIGTERM the gateway ended with status {status}"
+
+    def lose_database(self):
+        """Deletes the database of a stopped gateway and leaves its key."""
+        files = sorted(self.data.iterdir())
+        lost = [file for file in files if file.match("edgepush.db*")]
+        assert lost, f"no edgepush.db among {files}"
+        assert self.data / "edgepush.key" in files, f"no edgepush.key among {files}"
+        for file in lost:
+            file.unlink()
