@@ -85,18 +85,28 @@ pub(super) struct Post {
 }
 
 impl Agent {
-    pub(super) fn new(uaid: Uaid, session: SessionId, channels: Vec<ChannelId>) -> Self {
+    /// One whose name was made just now: nothing can be on flash for it.
+    pub(super) const fn new(uaid: Uaid, session: SessionId) -> Self {
         Self {
             uaid,
             session,
-            channels: channels.into_iter().collect(),
+            channels: BTreeSet::new(),
             ending: None,
             unacked: BTreeMap::new(),
             some_unlisted: false,
-            mode: Mode::CatchingUp { fetching: false },
+            mode: Mode::Live,
             cursor: MessageId::ZERO,
             to_fetch: 0,
             unsent_bytes: 0,
+        }
+    }
+
+    /// One that was here before, with what it is subscribed to.
+    pub(super) fn returning(uaid: Uaid, session: SessionId, channels: Vec<ChannelId>) -> Self {
+        Self {
+            channels: channels.into_iter().collect(),
+            mode: Mode::CatchingUp { fetching: false },
+            ..Self::new(uaid, session)
         }
     }
 

@@ -233,7 +233,8 @@ impl Engine {
         let State::Loading(uaid) = session.state else {
             return;
         };
-        self.greet(now, id, uaid, channels);
+        debug!("hello uaid={} subscriptions={}", uaid.tag(), channels.len());
+        self.greet(now, id, Agent::returning(uaid, id, channels));
         self.desk.out.push(Output::Resume { session: id });
     }
 
@@ -295,8 +296,8 @@ impl Engine {
             session.named_at = Some(now.monotonic);
             let uaid = self.desk.keyring.mint_uaid(session.random);
             self.newest.insert(uaid, id);
-            // Nothing can be stored for a name that did not exist.
-            return self.greet(now, id, uaid, Vec::new());
+            debug!("hello uaid={} new", uaid.tag());
+            return self.greet(now, id, Agent::new(uaid, id));
         };
         session.state = State::Loading(uaid);
         // The older session first: what it holds must be on its way to flash before this one asks
@@ -309,15 +310,13 @@ impl Engine {
         self.desk.out.store(op, Waiting::Hello(id));
     }
 
-    fn greet(&mut self, now: Now, id: SessionId, uaid: Uaid, channels: Vec<ChannelId>) {
+    fn greet(&mut self, now: Now, id: SessionId, mut agent: Agent) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        debug!("hello uaid={} subscriptions={}", uaid.tag(), channels.len());
-        self.desk.out.send(id, server_message::hello(uaid));
-        let mut agent = Box::new(Agent::new(uaid, id, channels));
+        self.desk.out.send(id, server_message::hello(agent.uaid));
         agent.catch_up(now, &mut self.desk);
-        session.state = State::Identified(agent);
+        session.state = State::Identified(Box::new(agent));
         self.watch_silence(id);
     }
 
