@@ -398,3 +398,219 @@ fn keep_held(uaid: Uaid, held: Held, out: &mut Outbox) {
     };
     out.keep(uaid, held.message, false, fate);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Input;
+    use super::super::testing::{EMPTY_PAGE, KEPT, Out, Table, channel_id, page, versions};
+    use super::*;
+    use crate::model::store::{EnqueueOutcome, StoreError, StoreReply};
+
+    const WINDOW: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn message_acked_within_the_window_is_answered_and_never_written() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, sent) = table.post(&endpoint, 60, None);
+        let outs = table.ack(id, 1, &versions(&sent)[0], 100);
+        assert_eq!(outs, [Out::Answered(request, 201)]);
+        table.pass(WINDOW);
+        table.pass(Duration::from_secs(1));
+        assert!(table.asked.is_empty());
+    }
+
+    #[test]
+    fn message_not_acked_within_the_window_is_written_then_answered_then_deleted() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, sent) = table.post(&endpoint, 60, None);
+        assert_eq!(table.pass(WINDOW), []);
+        let message = table.asked_to_keep();
+        assert_eq!(table.stored(vec![KEPT]), [Out::Answered(request, 201)]);
+        table.ack(id, 1, &versions(&sent)[0], 100);
+        assert!(table.asked.is_empty());
+        table.pass(Duration::from_millis(500));
+        let [StoreOp::Delete(deletions)] = table.asked.as_slice() else {
+            panic!("{:?}", table.asked);
+        };
+        assert_eq!(deletions[0].id, message.id);
+    }
+
+    #[test]
+    fn full_disk_is_503_and_its_deletions_are_tried_again() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, sent) = table.post(&endpoint, 60, None);
+        table.pass(WINDOW);
+        let full = || StoreReply::Failed(StoreError::DiskFull);
+        assert_eq!(table.stored(vec![full()]), [Out::Answered(request, 503)]);
+        table.ack(id, 1, &versions(&sent)[0], 100);
+        for _ in 0..3 {
+            table.pass(Duration::from_millis(500));
+            assert!(matches!(table.asked.as_slice(), [StoreOp::Delete(_)]));
+            assert_eq!(table.stored(vec![full()]), []);
+        }
+    }
+
+    #[test]
+    fn message_with_ttl_0_is_answered_at_once_and_its_ack_touches_no_flash() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, outs) = table.post(&endpoint, 0, None);
+        assert_eq!(outs[1..], [Out::Answered(request, 201)]);
+        table.ack(id, 1, &versions(&outs)[0], 100);
+        table.pass(Duration::from_secs(1));
+        assert!(table.asked.is_empty());
+    }
+
+    #[test]
+    fn held_message_replaced_by_topic_goes_to_flash_and_its_answer_waits_for_that() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (older, _) = table.post(&endpoint, 60, Some("a"));
+        let (newer, outs) = table.post(&endpoint, 60, Some("a"));
+        assert_eq!(outs, []);
+        assert!(matches!(
+            table.asked.as_slice(),
+            [StoreOp::Enqueue { .. }, StoreOp::Enqueue { .. }]
+        ));
+        let message = table.asked_to_keep();
+        table.all_sent(id);
+        let refused = StoreReply::Enqueued(EnqueueOutcome::QueueFull);
+        let outs = table.stored(vec![KEPT, refused]);
+        let answers = [Out::Answered(older, 201), Out::Answered(newer, 429)];
+        assert_eq!(outs, answers);
+        let outs = table.stored(vec![page(vec![message])]);
+        assert_eq!(versions(&outs).len(), 1);
+    }
+
+    #[test]
+    fn messages_stay_in_order_while_the_user_agent_catches_up() {
+        let mut table = Table::new();
+        let (old, uaid) = table.newcomer();
+        let endpoint = table.register(old, 1);
+        table.again(&uaid);
+        table.stored(vec![StoreReply::Loaded(vec![channel_id(1)])]);
+        // The first page is under way: this one is not in it, and must not overtake it.
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, []);
+        let message = table.asked_to_keep();
+        assert_eq!(table.stored(vec![EMPTY_PAGE]), []);
+        let outs = table.stored(vec![KEPT]);
+        assert_eq!(outs, [Out::Answered(request, 201)]);
+        let outs = table.stored(vec![page(vec![message])]);
+        assert_eq!(versions(&outs).len(), 1);
+        // Caught up: the next one is sent at once.
+        let (_, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(versions(&outs).len(), 1);
+        assert!(table.asked.is_empty());
+    }
+
+    #[test]
+    fn page_that_cannot_be_read_closes_the_websocket() {
+        let mut table = Table::new();
+        let (_, uaid) = table.newcomer();
+        let id = table.again(&uaid);
+        table.stored(vec![StoreReply::Loaded(vec![])]);
+        let outs = table.stored(vec![StoreReply::Failed(StoreError::Io)]);
+        let reason = super::super::CloseReason::StorageFault;
+        assert_eq!(outs, [Out::Closed(id, reason)]);
+    }
+
+    #[test]
+    fn ack_with_empty_version_is_taken_only_if_it_can_mean_one_message() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (first, _) = table.post(&endpoint, 60, None);
+        assert_eq!(table.ack(id, 1, "", 100), [Out::Answered(first, 201)]);
+        table.post(&endpoint, 60, None);
+        table.post(&endpoint, 0, None);
+        assert_eq!(table.ack(id, 1, "", 100), []);
+        assert_eq!(table.ack(id, 2, "", 100), []);
+    }
+
+    #[test]
+    fn list_of_unacked_messages_is_bounded() {
+        let limits = Limits {
+            unacked_per_session_max: 1,
+            ..Limits::default()
+        };
+        let mut table = Table::with(limits, Default::default());
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (_, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(versions(&outs).len(), 1);
+        table.all_sent(id);
+        // The next one comes from flash, and an ack without a version is not taken for the first.
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, []);
+        let message = table.asked_to_keep();
+        assert_eq!(table.stored(vec![KEPT]), [Out::Answered(request, 201)]);
+        assert_eq!(versions(&table.stored(vec![page(vec![message])])).len(), 1);
+        assert_eq!(table.ack(id, 1, "", 100), []);
+    }
+
+    #[test]
+    fn message_that_expired_on_its_way_from_flash_is_not_sent() {
+        let mut table = Table::new();
+        let (_, uaid) = table.newcomer();
+        let (other, _) = table.newcomer();
+        let endpoint = table.register(other, 1);
+        table.post(&endpoint, 5, None);
+        table.pass(WINDOW);
+        let message = table.asked_to_keep();
+        table.stored(vec![KEPT]);
+        table.again(&uaid);
+        table.stored(vec![StoreReply::Loaded(vec![channel_id(1)])]);
+        table.pass(Duration::from_secs(6));
+        assert_eq!(table.stored(vec![page(vec![message])]), []);
+    }
+
+    #[test]
+    fn subscription_taken_back_in_while_its_user_agent_says_hello_is_delivered_to() {
+        let mut table = Table::new();
+        let (old, uaid) = table.newcomer();
+        let endpoint = table.register(old, 1);
+        let session = SessionId(old);
+        table.input(Input::Gone { session });
+        table.again(&uaid);
+        // It did not know the channel when it was asked.
+        table.post(&endpoint, 60, None);
+        let message = table.asked_to_keep();
+        table.stored(vec![
+            StoreReply::Loaded(vec![]),
+            StoreReply::Enqueued(EnqueueOutcome::KeptAndRestored),
+        ]);
+        let outs = table.stored(vec![page(vec![message])]);
+        assert_eq!(versions(&outs).len(), 1);
+    }
+
+    #[test]
+    fn page_read_before_an_unregister_brings_nothing_of_it_back() {
+        let mut table = Table::new();
+        let (old, uaid) = table.newcomer();
+        let endpoint = table.register(old, 1);
+        table.post(&endpoint, 60, None);
+        let id = table.again(&uaid);
+        let message = match table.asked.first() {
+            Some(StoreOp::Enqueue { message, .. }) => message.as_ref().clone(),
+            other => panic!("{other:?}"),
+        };
+        table.stored(vec![KEPT, StoreReply::Loaded(vec![channel_id(1)])]);
+        assert_eq!(table.unregister(id, 1), [Out::Paused(id)]);
+        assert_eq!(table.stored(vec![page(vec![message])]), []);
+        let outs = table.stored(vec![StoreReply::Done]);
+        assert!(matches!(outs.as_slice(), [Out::Sent(..), Out::Resumed(_)]));
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, [Out::Answered(request, 410)]);
+    }
+}

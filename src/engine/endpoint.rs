@@ -246,3 +246,73 @@ impl Engine {
         self.desk.out.push(Output::Respond { request, response });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::testing::{DATABASE, Out, Table, keyring};
+    use super::*;
+    use crate::model::durability::Durability;
+    use crate::model::limits::Limits;
+    use crate::protocol::push_request::PushHeaders;
+
+    #[test]
+    fn subscription_that_an_online_user_agent_has_ended_is_410_without_asking_the_storage() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (held, _) = table.post(&endpoint, 60, None);
+        let outs = table.unregister(id, 1);
+        assert_eq!(outs, [Out::Answered(held, 410), Out::Paused(id)]);
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, [Out::Answered(request, 410)]);
+        assert_eq!(table.asked.len(), 1);
+    }
+
+    #[test]
+    fn message_past_the_held_bytes_is_503_and_the_one_before_it_is_not() {
+        let limits = Limits {
+            held_bytes_max: 2 * 256,
+            ..Limits::default()
+        };
+        let mut table = Table::with(limits, Durability::Strict);
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        for _ in 0..2 {
+            let (_, outs) = table.post(&endpoint, 60, None);
+            assert!(matches!(outs.as_slice(), [Out::Sent(..)]));
+        }
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, [Out::Answered(request, 503)]);
+    }
+
+    #[test]
+    fn request_behind_a_full_queue_of_the_storage_is_503() {
+        let limits = Limits {
+            store_queue_max: 1,
+            ..Limits::default()
+        };
+        let mut table = Table::with(limits, Durability::Strict);
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        table.unregister(id, 2);
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, [Out::Answered(request, 503)]);
+    }
+
+    #[test]
+    fn message_deleted_while_it_is_held_never_goes_to_flash() {
+        let mut table = Table::with(Limits::default(), Durability::Relaxed);
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs[1..], [Out::Answered(request, 201)]);
+        let first = MessageId::before_run(1).unwrap().next();
+        let path = format!("/m/{}", keyring().seal_message(DATABASE, first));
+        let (request, outs) = table.request("DELETE", &path, PushHeaders::default());
+        assert_eq!(outs, [Out::Answered(request, 204)]);
+        table.pass(Duration::from_secs(1));
+        assert!(matches!(table.asked.as_slice(), [StoreOp::Delete(_)]));
+    }
+}
