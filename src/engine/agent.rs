@@ -16,7 +16,7 @@ use crate::model::durability::Durability;
 use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::limits::Limits;
 use crate::model::message::PushMessage;
-use crate::model::store::{Deletion, EnqueueOutcome, StoreOp};
+use crate::model::store::{Deletion, StoreOp};
 use crate::model::time::Now;
 use crate::protocol::client_message::AckCode;
 use crate::protocol::problem::Problem;
@@ -30,13 +30,14 @@ pub(super) struct Agent {
     pub(super) uaid: Uaid,
     session: SessionId,
     channels: BTreeSet<ChannelId>,
-    /// Sent on this session and not acked. Beyond `unacked_per_session_max`, stored ones are left
-    /// out: their acks are taken by id.
+    /// The subscription whose end the storage has not confirmed: pages read before that may hold
+    /// messages of it. There is one at most, because the session pauses for it.
+    ending: Option<ChannelId>,
+    /// Sent on this session and not acked; at most `unacked_per_session_max`.
     unacked: BTreeMap<MessageId, Unacked>,
-    /// How many of those listed above are on flash or on their way there.
-    stored_unacked: usize,
-    /// How many others were sent from flash, as far as is known.
-    unlisted: usize,
+    /// Others were sent when that list was full: their acks are taken by id. Stays so until the
+    /// session ends, because an ack that comes twice cannot be told from another one.
+    some_unlisted: bool,
     mode: Mode,
     /// The last message sent here.
     cursor: MessageId,
@@ -57,8 +58,18 @@ struct Unacked {
     channel: ChannelId,
     /// Sent as soon as it was accepted: the user agent cannot have seen it before.
     first_time: bool,
-    /// `None` once it is on flash or on its way there.
-    held: Option<Held>,
+    place: Place,
+}
+
+/// Where an un-acked message is besides on its way.
+#[derive(Debug)]
+enum Place {
+    /// In memory only: its window has not ended.
+    Held(Held),
+    /// On flash, on its way there, or refused there.
+    Flash,
+    /// Nowhere: its TTL is 0.
+    Nowhere,
 }
 
 #[derive(Debug)]
@@ -74,18 +85,28 @@ pub(super) struct Post {
 }
 
 impl Agent {
-    pub(super) fn new(uaid: Uaid, session: SessionId, channels: Vec<ChannelId>) -> Self {
+    /// One whose name was made just now: nothing can be on flash for it.
+    pub(super) const fn new(uaid: Uaid, session: SessionId) -> Self {
         Self {
             uaid,
             session,
-            channels: channels.into_iter().collect(),
+            channels: BTreeSet::new(),
+            ending: None,
             unacked: BTreeMap::new(),
-            stored_unacked: 0,
-            unlisted: 0,
-            mode: Mode::CatchingUp { fetching: false },
+            some_unlisted: false,
+            mode: Mode::Live,
             cursor: MessageId::ZERO,
             to_fetch: 0,
             unsent_bytes: 0,
+        }
+    }
+
+    /// One that was here before, with what it is subscribed to.
+    pub(super) fn returning(uaid: Uaid, session: SessionId, channels: Vec<ChannelId>) -> Self {
+        Self {
+            channels: channels.into_iter().collect(),
+            mode: Mode::CatchingUp { fetching: false },
+            ..Self::new(uaid, session)
         }
     }
 
@@ -99,13 +120,15 @@ impl Agent {
 
     /// How many messages wait for their acks in memory only.
     pub(super) fn held_len(&self) -> usize {
-        self.unacked.values().filter(|u| u.held.is_some()).count()
+        let held = |unacked: &&Unacked| matches!(unacked.place, Place::Held(_));
+        self.unacked.values().filter(held).count()
     }
 
     /// Sends a message with TTL 0, or drops it: nobody waits for it.
     pub(super) fn deliver_now_or_never(&mut self, post: &Post, desk: &mut Desk) {
         let text = desk.notification(&post.message);
         if self.has_room_for(text.len(), &desk.limits) {
+            self.list(&post.message, true, Place::Nowhere, &desk.limits);
             self.send(text, &mut desk.out);
         }
         desk.out.accept(post.request);
@@ -114,11 +137,9 @@ impl Agent {
     /// Takes an accepted message. Returns whether its window must be watched.
     pub(super) fn deliver(&mut self, post: Post, desk: &mut Desk) -> bool {
         let Post { request, message } = post;
-        // On flash an older message of this topic is replaced in the same transaction. One that was
-        // sent from there would stay behind if the newer one never went there.
-        let on_flash = self.stored_unacked > 0 || self.unlisted > 0;
-        let must_replace_on_flash = message.topic.is_some() && on_flash;
-        if self.mode != Mode::Live || must_replace_on_flash {
+        let must_replace_on_flash = self.must_replace_on_flash(&message, &mut desk.out);
+        let list_is_full = self.unacked.len() >= desk.limits.unacked_per_session_max;
+        if self.mode != Mode::Live || must_replace_on_flash || list_is_full {
             self.keep_and_fetch(message, false, request, &mut desk.out);
             return false;
         }
@@ -127,14 +148,12 @@ impl Agent {
             self.keep_and_fetch(message, false, request, &mut desk.out);
             return false;
         }
-        self.drop_replaced(&message, &mut desk.out);
         self.cursor = message.id;
-        let unacked = Unacked {
-            channel: message.channel,
-            first_time: true,
-            held: Some(Held { message, request }),
+        let held = Held {
+            message: Arc::clone(&message),
+            request,
         };
-        self.unacked.insert(self.cursor, unacked);
+        self.list(&message, true, Place::Held(held), &desk.limits);
         self.send(text, &mut desk.out);
         if desk.durability == Durability::Relaxed {
             desk.out.accept(request);
@@ -164,17 +183,8 @@ impl Agent {
     }
 
     /// A message of [`keep_and_fetch`](Self::keep_and_fetch) is on flash, or was refused there.
-    pub(super) fn kept(
-        &mut self,
-        channel: ChannelId,
-        outcome: Option<EnqueueOutcome>,
-        now: Now,
-        desk: &mut Desk,
-    ) {
+    pub(super) fn kept(&mut self, now: Now, desk: &mut Desk) {
         self.to_fetch = self.to_fetch.saturating_sub(1);
-        if outcome == Some(EnqueueOutcome::KeptAndRestored) {
-            self.channels.insert(channel);
-        }
         self.catch_up(now, desk);
     }
 
@@ -202,23 +212,16 @@ impl Agent {
         now: Now,
         desk: &mut Desk,
     ) {
+        let service_time = desk.service_time(now);
         for message in messages {
             self.cursor = message.id;
-            // Unregistered since the page was read: its rows are going.
-            if !self.is_subscribed(message.channel) {
+            // Unregistered since the page was read, or expired.
+            if self.ending == Some(message.channel) || message.expires_at() <= service_time {
                 continue;
             }
-            if self.unacked.len() < desk.limits.unacked_per_session_max {
-                self.stored_unacked = self.stored_unacked.saturating_add(1);
-                let unacked = Unacked {
-                    channel: message.channel,
-                    first_time: false,
-                    held: None,
-                };
-                self.unacked.insert(message.id, unacked);
-            } else {
-                self.unlisted = self.unlisted.saturating_add(1);
-            }
+            // Flash has messages of subscriptions only: one not known here was taken back in.
+            self.channels.insert(message.channel);
+            self.list(&message, false, Place::Flash, &desk.limits);
             let text = desk.notification(&message);
             self.send(text, &mut desk.out);
         }
@@ -229,11 +232,6 @@ impl Agent {
         }
         self.mode = Mode::CatchingUp { fetching: false };
         self.catch_up(now, desk);
-    }
-
-    /// The page could not be read: the next occasion tries again.
-    pub(super) fn page_failed(&mut self) {
-        self.mode = Mode::CatchingUp { fetching: false };
     }
 
     /// The socket has taken everything that it was given.
@@ -254,26 +252,25 @@ impl Agent {
                 out.store(StoreOp::Disown { uaid, channel }, Waiting::Nobody);
             }
         }
-        match unacked {
-            Some(Unacked {
-                held: Some(held), ..
-            }) => {
+        match unacked.map(|unacked| unacked.place) {
+            Some(Place::Held(held)) => {
                 Counters::add(&mut out.counters.messages_never_written);
                 out.release(held.message.cost_bytes());
                 out.accept(held.request);
-                return;
             }
-            Some(Unacked { held: None, .. }) => {
-                self.stored_unacked = self.stored_unacked.saturating_sub(1);
+            Some(Place::Nowhere) => {}
+            Some(Place::Flash) | None => {
+                let owner = Some(self.uaid);
+                out.delete(now.monotonic, Deletion { id, owner });
             }
-            None => self.unlisted = self.unlisted.saturating_sub(1),
         }
-        let owner = Some(self.uaid);
-        out.delete(now.monotonic, Deletion { id, owner });
     }
 
-    /// The one message of `channel` that is not acked, if there is exactly one.
+    /// The one message of `channel` that is not acked, if there is exactly one for certain.
     pub(super) fn only_unacked(&self, channel: ChannelId) -> Option<MessageId> {
+        if self.some_unlisted {
+            return None;
+        }
         let mut of_channel = self
             .unacked
             .iter()
@@ -284,59 +281,96 @@ impl Agent {
 
     /// The window of a held message has ended: it goes to flash, unless it was acked.
     pub(super) fn window_ended(&mut self, id: MessageId, out: &mut Outbox) {
-        let Some(held) = self.unacked.get_mut(&id).and_then(|u| u.held.take()) else {
-            return;
-        };
-        self.stored_unacked = self.stored_unacked.saturating_add(1);
-        keep_held(self.uaid, held, out);
+        if let Some(held) = self.take_held(id, Place::Flash) {
+            keep_held(self.uaid, held, out);
+        }
+    }
+
+    /// The application server takes back a held message: it never goes to flash.
+    pub(super) fn drop_held(&mut self, id: MessageId, out: &mut Outbox) {
+        if let Some(held) = self.take_held(id, Place::Nowhere) {
+            out.release(held.message.cost_bytes());
+            out.accept(held.request);
+        }
     }
 
     /// Ends a subscription at once: nothing of it is sent or kept from here on.
     pub(super) fn unsubscribe(&mut self, channel: ChannelId, out: &mut Outbox) {
         self.channels.remove(&channel);
-        let gone: Vec<MessageId> = self
-            .unacked
-            .iter()
-            .filter(|(_, unacked)| unacked.channel == channel && unacked.held.is_some())
-            .map(|(id, _)| *id)
-            .collect();
-        for id in gone {
-            if let Some(held) = self.unacked.remove(&id).and_then(|u| u.held) {
+        self.ending = Some(channel);
+        let all = std::mem::take(&mut self.unacked).into_iter();
+        let (ended, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            all.partition(|(_, unacked)| unacked.channel == channel);
+        self.unacked = others;
+        for unacked in ended.into_values() {
+            if let Place::Held(held) = unacked.place {
                 out.release(held.message.cost_bytes());
                 out.refuse(held.request, Problem::NoSubscription);
             }
         }
     }
 
+    /// The storage has answered what [`unsubscribe`](Self::unsubscribe) asked.
+    pub(super) const fn unsubscribed(&mut self) {
+        self.ending = None;
+    }
+
     /// The session ends: what only memory holds goes to flash, in its order.
     pub(super) fn leave(&mut self, out: &mut Outbox) {
         for (_, unacked) in std::mem::take(&mut self.unacked) {
-            if let Some(held) = unacked.held {
+            if let Place::Held(held) = unacked.place {
                 keep_held(self.uaid, held, out);
             }
         }
     }
 
-    /// A newer message of the same topic takes the place of held ones.
-    fn drop_replaced(&mut self, newer: &PushMessage, out: &mut Outbox) {
+    /// Whether an older message of this topic may be on flash, where it is replaced in the same
+    /// transaction. It would stay behind if the newer one never went there.
+    ///
+    /// One that is only held goes there now. Dropped instead, it would be lost with a newer one that
+    /// is refused or dies with the process.
+    fn must_replace_on_flash(&mut self, newer: &PushMessage, out: &mut Outbox) -> bool {
         if newer.topic.is_none() {
+            return false;
+        }
+        let mut held = None;
+        let mut on_flash = self.some_unlisted;
+        for (id, unacked) in &self.unacked {
+            match &unacked.place {
+                Place::Held(older) if replaces(newer, &older.message) => held = Some(*id),
+                // Its topic is not known any more.
+                Place::Flash => on_flash |= unacked.channel == newer.channel,
+                Place::Held(_) | Place::Nowhere => {}
+            }
+        }
+        if let Some(older) = held {
+            self.window_ended(older, out);
+        }
+        on_flash || held.is_some()
+    }
+
+    /// Remembers a message that is being sent, so that its ack is understood.
+    fn list(&mut self, message: &PushMessage, first_time: bool, place: Place, limits: &Limits) {
+        if self.unacked.len() >= limits.unacked_per_session_max {
+            self.some_unlisted = true;
             return;
         }
-        let same_topic = |unacked: &Unacked| {
-            unacked.held.as_ref().is_some_and(|held| {
-                held.message.channel == newer.channel && held.message.topic == newer.topic
-            })
+        let unacked = Unacked {
+            channel: message.channel,
+            first_time,
+            place,
         };
-        let replaced: Vec<MessageId> = self
-            .unacked
-            .iter()
-            .filter(|(_, unacked)| same_topic(unacked))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in replaced {
-            if let Some(held) = self.unacked.remove(&id).and_then(|u| u.held) {
-                out.release(held.message.cost_bytes());
-                out.accept(held.request);
+        self.unacked.insert(message.id, unacked);
+    }
+
+    /// What of a message is held, which moves to `place`; `None` if it is somewhere else already.
+    fn take_held(&mut self, id: MessageId, place: Place) -> Option<Held> {
+        let unacked = self.unacked.get_mut(&id)?;
+        match std::mem::replace(&mut unacked.place, place) {
+            Place::Held(held) => Some(held),
+            other @ (Place::Flash | Place::Nowhere) => {
+                unacked.place = other;
+                None
             }
         }
     }
@@ -353,10 +387,230 @@ impl Agent {
     }
 }
 
+fn replaces(newer: &PushMessage, older: &PushMessage) -> bool {
+    newer.channel == older.channel && newer.topic == older.topic
+}
+
 fn keep_held(uaid: Uaid, held: Held, out: &mut Outbox) {
     let fate = Fate {
         request: held.request,
         fetched_by: None,
     };
     out.keep(uaid, held.message, false, fate);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Input;
+    use super::super::testing::{EMPTY_PAGE, KEPT, Out, Table, channel_id, page, versions};
+    use super::*;
+    use crate::model::store::{EnqueueOutcome, StoreError, StoreReply};
+
+    const WINDOW: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn message_acked_within_the_window_is_answered_and_never_written() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, sent) = table.post(&endpoint, 60, None);
+        let outs = table.ack(id, 1, &versions(&sent)[0], 100);
+        assert_eq!(outs, [Out::Answered(request, 201)]);
+        table.pass(WINDOW);
+        table.pass(Duration::from_secs(1));
+        assert!(table.asked.is_empty());
+    }
+
+    #[test]
+    fn message_not_acked_within_the_window_is_written_then_answered_then_deleted() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, sent) = table.post(&endpoint, 60, None);
+        assert_eq!(table.pass(WINDOW), []);
+        let message = table.asked_to_keep();
+        assert_eq!(table.stored(vec![KEPT]), [Out::Answered(request, 201)]);
+        table.ack(id, 1, &versions(&sent)[0], 100);
+        assert!(table.asked.is_empty());
+        table.pass(Duration::from_millis(500));
+        let [StoreOp::Delete(deletions)] = table.asked.as_slice() else {
+            panic!("{:?}", table.asked);
+        };
+        assert_eq!(deletions[0].id, message.id);
+    }
+
+    #[test]
+    fn full_disk_is_503_and_its_deletions_are_tried_again() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, sent) = table.post(&endpoint, 60, None);
+        table.pass(WINDOW);
+        let full = || StoreReply::Failed(StoreError::DiskFull);
+        assert_eq!(table.stored(vec![full()]), [Out::Answered(request, 503)]);
+        table.ack(id, 1, &versions(&sent)[0], 100);
+        for _ in 0..3 {
+            table.pass(Duration::from_millis(500));
+            assert!(matches!(table.asked.as_slice(), [StoreOp::Delete(_)]));
+            assert_eq!(table.stored(vec![full()]), []);
+        }
+    }
+
+    #[test]
+    fn message_with_ttl_0_is_answered_at_once_and_its_ack_touches_no_flash() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, outs) = table.post(&endpoint, 0, None);
+        assert_eq!(outs[1..], [Out::Answered(request, 201)]);
+        table.ack(id, 1, &versions(&outs)[0], 100);
+        table.pass(Duration::from_secs(1));
+        assert!(table.asked.is_empty());
+    }
+
+    #[test]
+    fn held_message_replaced_by_topic_goes_to_flash_and_its_answer_waits_for_that() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (older, _) = table.post(&endpoint, 60, Some("a"));
+        let (newer, outs) = table.post(&endpoint, 60, Some("a"));
+        assert_eq!(outs, []);
+        assert!(matches!(
+            table.asked.as_slice(),
+            [StoreOp::Enqueue { .. }, StoreOp::Enqueue { .. }]
+        ));
+        let message = table.asked_to_keep();
+        table.all_sent(id);
+        let refused = StoreReply::Enqueued(EnqueueOutcome::QueueFull);
+        let outs = table.stored(vec![KEPT, refused]);
+        let answers = [Out::Answered(older, 201), Out::Answered(newer, 429)];
+        assert_eq!(outs, answers);
+        let outs = table.stored(vec![page(vec![message])]);
+        assert_eq!(versions(&outs).len(), 1);
+    }
+
+    #[test]
+    fn messages_stay_in_order_while_the_user_agent_catches_up() {
+        let mut table = Table::new();
+        let (old, uaid) = table.newcomer();
+        let endpoint = table.register(old, 1);
+        table.again(&uaid);
+        table.stored(vec![StoreReply::Loaded(vec![channel_id(1)])]);
+        // The first page is under way: this one is not in it, and must not overtake it.
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, []);
+        let message = table.asked_to_keep();
+        assert_eq!(table.stored(vec![EMPTY_PAGE]), []);
+        let outs = table.stored(vec![KEPT]);
+        assert_eq!(outs, [Out::Answered(request, 201)]);
+        let outs = table.stored(vec![page(vec![message])]);
+        assert_eq!(versions(&outs).len(), 1);
+        // Caught up: the next one is sent at once.
+        let (_, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(versions(&outs).len(), 1);
+        assert!(table.asked.is_empty());
+    }
+
+    #[test]
+    fn page_that_cannot_be_read_closes_the_websocket() {
+        let mut table = Table::new();
+        let (_, uaid) = table.newcomer();
+        let id = table.again(&uaid);
+        table.stored(vec![StoreReply::Loaded(vec![])]);
+        let outs = table.stored(vec![StoreReply::Failed(StoreError::Io)]);
+        let reason = super::super::CloseReason::StorageFault;
+        assert_eq!(outs, [Out::Closed(id, reason)]);
+    }
+
+    #[test]
+    fn ack_with_empty_version_is_taken_only_if_it_can_mean_one_message() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (first, _) = table.post(&endpoint, 60, None);
+        assert_eq!(table.ack(id, 1, "", 100), [Out::Answered(first, 201)]);
+        table.post(&endpoint, 60, None);
+        table.post(&endpoint, 0, None);
+        assert_eq!(table.ack(id, 1, "", 100), []);
+        assert_eq!(table.ack(id, 2, "", 100), []);
+    }
+
+    #[test]
+    fn list_of_unacked_messages_is_bounded() {
+        let limits = Limits {
+            unacked_per_session_max: 1,
+            ..Limits::default()
+        };
+        let mut table = Table::with(limits, Default::default());
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (_, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(versions(&outs).len(), 1);
+        table.all_sent(id);
+        // The next one comes from flash, and an ack without a version is not taken for the first.
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, []);
+        let message = table.asked_to_keep();
+        assert_eq!(table.stored(vec![KEPT]), [Out::Answered(request, 201)]);
+        assert_eq!(versions(&table.stored(vec![page(vec![message])])).len(), 1);
+        assert_eq!(table.ack(id, 1, "", 100), []);
+    }
+
+    #[test]
+    fn message_that_expired_on_its_way_from_flash_is_not_sent() {
+        let mut table = Table::new();
+        let (_, uaid) = table.newcomer();
+        let (other, _) = table.newcomer();
+        let endpoint = table.register(other, 1);
+        table.post(&endpoint, 5, None);
+        table.pass(WINDOW);
+        let message = table.asked_to_keep();
+        table.stored(vec![KEPT]);
+        table.again(&uaid);
+        table.stored(vec![StoreReply::Loaded(vec![channel_id(1)])]);
+        table.pass(Duration::from_secs(6));
+        assert_eq!(table.stored(vec![page(vec![message])]), []);
+    }
+
+    #[test]
+    fn subscription_taken_back_in_while_its_user_agent_says_hello_is_delivered_to() {
+        let mut table = Table::new();
+        let (old, uaid) = table.newcomer();
+        let endpoint = table.register(old, 1);
+        let session = SessionId(old);
+        table.input(Input::Gone { session });
+        table.again(&uaid);
+        // It did not know the channel when it was asked.
+        table.post(&endpoint, 60, None);
+        let message = table.asked_to_keep();
+        table.stored(vec![
+            StoreReply::Loaded(vec![]),
+            StoreReply::Enqueued(EnqueueOutcome::KeptAndRestored),
+        ]);
+        let outs = table.stored(vec![page(vec![message])]);
+        assert_eq!(versions(&outs).len(), 1);
+    }
+
+    #[test]
+    fn page_read_before_an_unregister_brings_nothing_of_it_back() {
+        let mut table = Table::new();
+        let (old, uaid) = table.newcomer();
+        let endpoint = table.register(old, 1);
+        table.post(&endpoint, 60, None);
+        let id = table.again(&uaid);
+        let message = match table.asked.first() {
+            Some(StoreOp::Enqueue { message, .. }) => message.as_ref().clone(),
+            other => panic!("{other:?}"),
+        };
+        table.stored(vec![KEPT, StoreReply::Loaded(vec![channel_id(1)])]);
+        assert_eq!(table.unregister(id, 1), [Out::Paused(id)]);
+        assert_eq!(table.stored(vec![page(vec![message])]), []);
+        let outs = table.stored(vec![StoreReply::Done]);
+        assert!(matches!(outs.as_slice(), [Out::Sent(..), Out::Resumed(_)]));
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, [Out::Answered(request, 410)]);
+    }
 }

@@ -6,6 +6,7 @@ use super::agent::Post;
 use super::outbox::{Fate, Waiting};
 use super::session::Session;
 use super::{Engine, Output, RequestId, Stop};
+use crate::model::ids::MessageId;
 use crate::model::message::PushMessage;
 use crate::model::store::{Deletion, StoreOp};
 use crate::model::time::Now;
@@ -171,6 +172,7 @@ impl Engine {
         let Some(id) = id else {
             return self.refuse(request, Problem::InvalidMessageId);
         };
+        self.drop_held(id);
         self.desk
             .out
             .delete(now.monotonic, Deletion { id, owner: None });
@@ -178,6 +180,20 @@ impl Engine {
             self.desk.out.flush_deletions(None);
         }
         self.respond(request, Response::empty(204));
+    }
+
+    /// With relaxed durability an application server can name a message whose window has not ended: it
+    /// must not go to flash behind its deletion.
+    fn drop_held(&mut self, id: MessageId) {
+        // Messages enter in the order of their ids.
+        let Ok(place) = self.windows.binary_search_by_key(&id, |(.., id)| *id) else {
+            return;
+        };
+        let session = self.windows.get(place).map(|(_, session, _)| *session);
+        let session = session.and_then(|session| self.sessions.get_mut(&session));
+        if let Some(agent) = session.and_then(Session::agent_mut) {
+            agent.drop_held(id, &mut self.desk.out);
+        }
     }
 
     /// Refuses with `problem` if the subscription exists, and with 410 otherwise.
@@ -228,5 +244,75 @@ impl Engine {
 
     fn respond(&mut self, request: RequestId, response: Response) {
         self.desk.out.push(Output::Respond { request, response });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::testing::{DATABASE, Out, Table, keyring};
+    use super::*;
+    use crate::model::durability::Durability;
+    use crate::model::limits::Limits;
+    use crate::protocol::push_request::PushHeaders;
+
+    #[test]
+    fn subscription_that_an_online_user_agent_has_ended_is_410_without_asking_the_storage() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (held, _) = table.post(&endpoint, 60, None);
+        let outs = table.unregister(id, 1);
+        assert_eq!(outs, [Out::Answered(held, 410), Out::Paused(id)]);
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, [Out::Answered(request, 410)]);
+        assert_eq!(table.asked.len(), 1);
+    }
+
+    #[test]
+    fn message_past_the_held_bytes_is_503_and_the_one_before_it_is_not() {
+        let limits = Limits {
+            held_bytes_max: 2 * 256,
+            ..Limits::default()
+        };
+        let mut table = Table::with(limits, Durability::Strict);
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        for _ in 0..2 {
+            let (_, outs) = table.post(&endpoint, 60, None);
+            assert!(matches!(outs.as_slice(), [Out::Sent(..)]));
+        }
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, [Out::Answered(request, 503)]);
+    }
+
+    #[test]
+    fn request_behind_a_full_queue_of_the_storage_is_503() {
+        let limits = Limits {
+            store_queue_max: 1,
+            ..Limits::default()
+        };
+        let mut table = Table::with(limits, Durability::Strict);
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        table.unregister(id, 2);
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs, [Out::Answered(request, 503)]);
+    }
+
+    #[test]
+    fn message_deleted_while_it_is_held_never_goes_to_flash() {
+        let mut table = Table::with(Limits::default(), Durability::Relaxed);
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(outs[1..], [Out::Answered(request, 201)]);
+        let first = MessageId::before_run(1).unwrap().next();
+        let path = format!("/m/{}", keyring().seal_message(DATABASE, first));
+        let (request, outs) = table.request("DELETE", &path, PushHeaders::default());
+        assert_eq!(outs, [Out::Answered(request, 204)]);
+        table.pass(Duration::from_secs(1));
+        assert!(matches!(table.asked.as_slice(), [StoreOp::Delete(_)]));
     }
 }

@@ -159,7 +159,7 @@ pub enum CloseReason {
     MessageTooLong,
     /// Anything against RFC 6455.
     ProtocolViolation,
-    /// The storage failed when the user agent said hello.
+    /// The storage failed at what the user agent has subscribed to, or is owed.
     StorageFault,
 }
 

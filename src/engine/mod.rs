@@ -16,6 +16,8 @@ mod event;
 mod outbox;
 mod session;
 mod storing;
+#[cfg(test)]
+mod testing;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -110,7 +112,7 @@ impl Engine {
     /// Takes one input. Call [`poll_output`](Self::poll_output) until `None` before the next.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
         match input {
-            Input::Opened(opened) => self.session_opened(now, opened),
+            Input::Opened(opening) => self.session_opened(now, opening),
             Input::Text { session, text } => self.session_text(now, session, text),
             Input::Alive { session } => self.session_alive(now, session),
             Input::Violation { session, violation } => {
@@ -212,6 +214,9 @@ impl Engine {
 
     /// Order: sessions first, because what they hold must be given to the storage; then the time,
     /// as the last operation of all. [`Output::Stopped`] follows the last reply.
+    ///
+    /// No session lingers, whatever it was told last: its socket ends with the process anyway, and
+    /// this way its user agent hears why.
     fn begin_stop(&mut self, now: Now) {
         if self.stop != Stop::No {
             return;
@@ -219,7 +224,7 @@ impl Engine {
         self.stop = Stop::Waiting;
         let all: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in all {
-            self.end_session(now, session, CloseReason::GoingAway);
+            self.close(session, CloseReason::GoingAway);
         }
         self.desk.out.flush_deletions(None);
         self.save_time(now);
@@ -232,4 +237,69 @@ enum Stop {
     /// For the replies of the storage thread.
     Waiting,
     Done,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{Out, Table};
+    use super::*;
+    use crate::model::store::StoreReply;
+
+    #[test]
+    fn stop_closes_every_websocket_at_once_and_ends_after_the_last_reply() {
+        let mut table = Table::new();
+        let nameless = table.open();
+        let (named, _) = table.newcomer();
+        let endpoint = table.register(named, 1);
+        let (request, _) = table.post(&endpoint, 60, None);
+        let outs = table.input(Input::Stop);
+        let closed = |id| Out::Closed(id, CloseReason::GoingAway);
+        assert_eq!(outs, [closed(nameless), closed(named)]);
+        assert_eq!(CloseReason::GoingAway.code(), 1001);
+
+        // The held message, then the time.
+        assert!(matches!(
+            table.asked.as_slice(),
+            [StoreOp::Enqueue { .. }, StoreOp::SaveTime(_)]
+        ));
+        let outs = table.stored(vec![testing::KEPT]);
+        assert_eq!(outs, [Out::Answered(request, 201)]);
+        assert_eq!(table.stored(vec![StoreReply::Done]), [Out::Stopped]);
+        assert_eq!(table.pass(Duration::from_secs(9)), []);
+    }
+
+    #[test]
+    fn nobody_comes_in_behind_a_stop() {
+        let mut table = Table::new();
+        table.input(Input::Stop);
+        let opening = Opening {
+            session: SessionId(9),
+            base_url: None,
+            simplepush_path: false,
+            random: [0; 8],
+        };
+        let outs = table.input(Input::Opened(opening));
+        assert_eq!(outs, [Out::Closed(9, CloseReason::GoingAway)]);
+        let (request, outs) = table.post("/wpush/v1/any", 60, None);
+        assert_eq!(outs, [Out::Answered(request, 503)]);
+        assert_eq!(table.input(Input::Stop), []);
+    }
+
+    #[test]
+    fn deadline_is_in_the_future_after_each_timeout() {
+        let mut table = Table::new();
+        let (session, _) = table.newcomer();
+        let endpoint = table.register(session, 1);
+        table.post(&endpoint, 60, None);
+        let mut before = table.engine.next_deadline().unwrap();
+        for _ in 0..20 {
+            let wait = before.saturating_duration_since(table.monotonic());
+            table.pass(wait);
+            let Some(next) = table.engine.next_deadline() else {
+                break;
+            };
+            assert!(next > before);
+            before = next;
+        }
+    }
 }

@@ -58,7 +58,6 @@ pub(super) enum Waiting {
     /// A push message on its way to flash.
     Message {
         request: RequestId,
-        channel: ChannelId,
         cost_bytes: usize,
         /// The session that will fetch it, if its user agent is here and was not sent it.
         fetched_by: Option<SessionId>,
@@ -178,7 +177,6 @@ impl Outbox {
     pub(super) fn keep(&mut self, uaid: Uaid, message: Arc<PushMessage>, lost: bool, fate: Fate) {
         let waiting = Waiting::Message {
             request: fate.request,
-            channel: message.channel,
             cost_bytes: message.cost_bytes(),
             fetched_by: fate.fetched_by,
         };

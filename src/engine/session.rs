@@ -8,7 +8,7 @@ use super::agent::Agent;
 use super::counters::Counters;
 use super::deadlines::coarse;
 use super::outbox::Waiting;
-use super::{CloseReason, Engine, Opening, Output, SessionId};
+use super::{CloseReason, Engine, Opening, Output, SessionId, Stop};
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::store::{Deletion, StoreOp};
 use crate::model::time::Now;
@@ -84,6 +84,9 @@ impl Engine {
             simplepush_path,
             random,
         } = opening;
+        if self.stop != Stop::No {
+            return self.desk.out.close(id, CloseReason::GoingAway);
+        }
         let limits = &self.desk.limits;
         let timeout = if simplepush_path {
             limits.simplepush_hello_timeout
@@ -230,7 +233,8 @@ impl Engine {
         let State::Loading(uaid) = session.state else {
             return;
         };
-        self.greet(now, id, uaid, channels);
+        debug!("hello uaid={} subscriptions={}", uaid.tag(), channels.len());
+        self.greet(now, id, Agent::returning(uaid, id, channels));
         self.desk.out.push(Output::Resume { session: id });
     }
 
@@ -265,6 +269,9 @@ impl Engine {
         if ended {
             Counters::add(&mut self.desk.out.counters.unregistrations);
         }
+        if let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) {
+            agent.unsubscribed();
+        }
         let answer = server_message::unregistered(channel, ended);
         self.answer(id, answer);
     }
@@ -289,8 +296,8 @@ impl Engine {
             session.named_at = Some(now.monotonic);
             let uaid = self.desk.keyring.mint_uaid(session.random);
             self.newest.insert(uaid, id);
-            // Nothing can be stored for a name that did not exist.
-            return self.greet(now, id, uaid, Vec::new());
+            debug!("hello uaid={} new", uaid.tag());
+            return self.greet(now, id, Agent::new(uaid, id));
         };
         session.state = State::Loading(uaid);
         // The older session first: what it holds must be on its way to flash before this one asks
@@ -303,15 +310,13 @@ impl Engine {
         self.desk.out.store(op, Waiting::Hello(id));
     }
 
-    fn greet(&mut self, now: Now, id: SessionId, uaid: Uaid, channels: Vec<ChannelId>) {
+    fn greet(&mut self, now: Now, id: SessionId, mut agent: Agent) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        debug!("hello uaid={} subscriptions={}", uaid.tag(), channels.len());
-        self.desk.out.send(id, server_message::hello(uaid));
-        let mut agent = Box::new(Agent::new(uaid, id, channels));
+        self.desk.out.send(id, server_message::hello(agent.uaid));
         agent.catch_up(now, &mut self.desk);
-        session.state = State::Identified(agent);
+        session.state = State::Identified(Box::new(agent));
         self.watch_silence(id);
     }
 
@@ -454,13 +459,15 @@ impl Engine {
         if self.newest.get(&uaid) == Some(&id) {
             self.newest.remove(&uaid);
         }
+        // Its alarm closes it from here on: no frame may move that.
+        session.awaiting_pong = false;
         let state = std::mem::replace(&mut session.state, State::Leaving(uaid, reason));
         if let State::Identified(mut agent) = state {
             agent.leave(&mut self.desk.out);
         }
     }
 
-    fn close(&mut self, id: SessionId, reason: CloseReason) {
+    pub(super) fn close(&mut self, id: SessionId, reason: CloseReason) {
         if let Some(session) = self.remove_session(id) {
             debug!(
                 "websocket closed uaid={} reason={reason:?}",
@@ -487,4 +494,183 @@ fn tag_of(session: &Session) -> String {
     session
         .uaid()
         .map_or_else(|| "none".to_owned(), |uaid| uaid.tag().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Input;
+    use super::super::testing::{EMPTY_PAGE, KEPT, Out, Table, channel_id, versions};
+    use super::*;
+    use crate::model::limits::Limits;
+    use crate::model::store::StoreReply;
+
+    const HELLO: &str = r#"{"messageType":"hello","use_webpush":true}"#;
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    #[test]
+    fn user_agent_silent_for_the_hello_timeout_is_closed_once() {
+        let mut table = Table::new();
+        let id = table.open();
+        assert_eq!(table.pass(Duration::from_millis(4999)), []);
+        let closed = [Out::Closed(id, CloseReason::HelloTimeout)];
+        assert_eq!(table.pass(Duration::from_millis(1)), closed);
+        assert_eq!(table.pass(secs(60)), []);
+    }
+
+    #[test]
+    fn ping_before_hello_is_answered_and_does_not_put_off_the_hello_timeout() {
+        let mut table = Table::new();
+        let id = table.open();
+        assert_eq!(table.pass(secs(4)), []);
+        assert_eq!(table.say(id, "{}"), [Out::Sent(id, "{}".to_owned())]);
+        let closed = [Out::Closed(id, CloseReason::HelloTimeout)];
+        assert_eq!(table.pass(secs(1)), closed);
+    }
+
+    #[test]
+    fn first_message_must_be_hello_and_there_is_no_second_one() {
+        let mut table = Table::new();
+        let id = table.open();
+        let closed = [Out::Closed(id, CloseReason::HelloExpected)];
+        assert_eq!(
+            table.say(id, r#"{"messageType":"ack","updates":[]}"#),
+            closed
+        );
+
+        let (id, _) = table.newcomer();
+        table.pass(secs(1));
+        let closed = [Out::Closed(id, CloseReason::SecondHello)];
+        assert_eq!(table.say(id, HELLO), closed);
+    }
+
+    #[test]
+    fn websocket_lives_for_a_second_after_a_new_name_whatever_happens() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        assert_eq!(table.say(id, HELLO), []);
+        assert_eq!(table.pass(Duration::from_millis(999)), []);
+        let closed = [Out::Closed(id, CloseReason::SecondHello)];
+        assert_eq!(table.pass(Duration::from_millis(1)), closed);
+    }
+
+    #[test]
+    fn application_ping_within_ten_seconds_of_the_last_closes_the_websocket() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let pong = [Out::Sent(id, "{}".to_owned())];
+        assert_eq!(table.say(id, "{}"), pong);
+        table.pass(secs(10));
+        assert_eq!(table.say(id, "{}"), pong);
+        table.pass(Duration::from_millis(9999));
+        let closed = [Out::Closed(id, CloseReason::PingTooSoon)];
+        assert_eq!(table.say(id, "{}"), closed);
+    }
+
+    #[test]
+    fn user_agent_that_answers_no_ping_is_closed_and_one_that_does_stays() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        // Coarse: up to a second later.
+        assert_eq!(table.pass(secs(299)), []);
+        assert_eq!(table.pass(secs(2)), [Out::Pinged(id)]);
+        assert_eq!(table.pass(secs(3)), []);
+        let session = SessionId(id);
+        assert_eq!(table.input(Input::Alive { session }), []);
+        assert_eq!(table.pass(secs(299)), []);
+        assert_eq!(table.pass(secs(2)), [Out::Pinged(id)]);
+        let closed = [Out::Closed(id, CloseReason::PongTimeout)];
+        assert_eq!(table.pass(secs(4)), closed);
+        assert_eq!(table.pass(secs(600)), []);
+    }
+
+    #[test]
+    fn superseded_websocket_is_closed_after_two_seconds_and_what_it_was_owed_comes_on_the_newest() {
+        let mut table = Table::new();
+        let (old, uaid) = table.newcomer();
+        let endpoint = table.register(old, 1);
+        let (request, sent) = table.post(&endpoint, 60, None);
+        let new = table.again(&uaid);
+        // To flash first, so that what the new one asks for has it.
+        let message = match table.asked.as_slice() {
+            [StoreOp::Enqueue { message, .. }, StoreOp::Load { .. }] => message.as_ref().clone(),
+            other => panic!("{other:?}"),
+        };
+        let outs = table.stored(vec![KEPT, StoreReply::Loaded(vec![channel_id(1)])]);
+        assert_eq!(outs[0], Out::Answered(request, 201));
+        assert_eq!(outs.last(), Some(&Out::Resumed(new)));
+        let again = table.stored(vec![super::super::testing::page(vec![message])]);
+        assert_eq!(versions(&again), versions(&sent));
+        assert!(matches!(again.as_slice(), [Out::Sent(to, _)] if *to == new));
+
+        assert_eq!(table.pass(Duration::from_millis(1999)), []);
+        let closed = [Out::Closed(old, CloseReason::Superseded)];
+        assert_eq!(table.pass(Duration::from_millis(1)), closed);
+    }
+
+    #[test]
+    fn ack_on_a_superseded_websocket_counts() {
+        let mut table = Table::new();
+        let (old, uaid) = table.newcomer();
+        let endpoint = table.register(old, 1);
+        let (_, sent) = table.post(&endpoint, 60, None);
+        table.again(&uaid);
+        table.ack(old, 1, &versions(&sent)[0], 100);
+        table.pass(secs(1));
+        assert!(matches!(table.asked.last(), Some(StoreOp::Delete(gone)) if gone.len() == 1));
+    }
+
+    #[test]
+    fn superseded_websocket_that_owes_a_pong_is_closed_in_time() {
+        let mut table = Table::new();
+        let (old, uaid) = table.newcomer();
+        assert_eq!(table.pass(secs(301)), [Out::Pinged(old)]);
+        table.again(&uaid);
+        let session = SessionId(old);
+        table.input(Input::Alive { session });
+        let closed = [Out::Closed(old, CloseReason::Superseded)];
+        assert_eq!(table.pass(secs(2)), closed);
+    }
+
+    #[test]
+    fn websocket_that_went_while_it_was_paused_is_not_resumed() {
+        let limits = Limits {
+            delete_delay: secs(60),
+            ..Limits::default()
+        };
+        let mut table = Table::with(limits, Default::default());
+        let (id, _) = table.newcomer();
+        table.register(id, 1);
+        let keyring = super::super::testing::keyring();
+        let database = super::super::testing::DATABASE;
+        let mut outs = Vec::new();
+        for number in 0..256 {
+            let message = crate::model::ids::MessageId::from_i64(number);
+            let version = keyring.seal_message(database, message);
+            outs = table.ack(id, 1, &version, 100);
+        }
+        assert_eq!(outs, [Out::Paused(id)]);
+        let session = SessionId(id);
+        table.input(Input::Gone { session });
+        assert_eq!(table.stored(vec![StoreReply::Done]), []);
+    }
+
+    #[test]
+    fn uaid_of_ours_is_kept_with_an_empty_database() {
+        let mut table = Table::new();
+        let (_, uaid) = table.newcomer();
+        let mut later = Table::new();
+        let id = later.again(&uaid);
+        let outs = later.stored(vec![StoreReply::Loaded(vec![])]);
+        let Out::Sent(_, hello) = &outs[0] else {
+            panic!("{outs:?}");
+        };
+        assert!(hello.contains(&uaid));
+        assert_eq!(outs[1..], [Out::Resumed(id)]);
+        assert_eq!(later.stored(vec![EMPTY_PAGE]), []);
+    }
 }

@@ -6,7 +6,6 @@ use super::counters::Counters;
 use super::outbox::Waiting;
 use super::session::Session;
 use super::{CloseReason, Engine, Output, SWEEP_INTERVAL, SWEEP_MESSAGES_MAX, SessionId};
-use crate::model::ids::ChannelId;
 use crate::model::store::{EnqueueOutcome, StoreError, StoreReply};
 use crate::model::time::Now;
 use crate::protocol::problem::Problem;
@@ -47,7 +46,6 @@ impl Engine {
             }
             Waiting::Message {
                 request,
-                channel,
                 cost_bytes,
                 fetched_by,
             } => {
@@ -58,8 +56,9 @@ impl Engine {
                 };
                 self.desk.out.release(cost_bytes);
                 self.message_kept(request, outcome);
-                if let Some(session) = fetched_by {
-                    self.tell_fetcher(now, session, channel, outcome);
+                let fetcher = fetched_by.and_then(|session| self.sessions.get_mut(&session));
+                if let Some(agent) = fetcher.and_then(Session::agent_mut) {
+                    agent.kept(now, &mut self.desk);
                 }
             }
             Waiting::Find { request, problem } => {
@@ -82,7 +81,9 @@ impl Engine {
                         self.desk.out.delete(now.monotonic, deletion);
                     }
                 }
-                if let Some(session) = resume {
+                if let Some(session) = resume
+                    && self.sessions.contains_key(&session)
+                {
                     self.desk.out.push(Output::Resume { session });
                 }
             }
@@ -105,18 +106,6 @@ impl Engine {
         }
     }
 
-    fn tell_fetcher(
-        &mut self,
-        now: Now,
-        session: SessionId,
-        channel: ChannelId,
-        outcome: Option<EnqueueOutcome>,
-    ) {
-        if let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) {
-            agent.kept(channel, outcome, now, &mut self.desk);
-        }
-    }
-
     fn page(&mut self, now: Now, session: SessionId, reply: StoreReply) {
         let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) else {
             return;
@@ -124,7 +113,8 @@ impl Engine {
         if let StoreReply::Page { messages, more } = reply {
             agent.page(messages, more, now, &mut self.desk);
         } else {
-            agent.page_failed();
+            // As at hello: coming back is its next try, and without one what waits would stay.
+            self.end_session(now, session, CloseReason::StorageFault);
         }
     }
 

@@ -51,10 +51,15 @@ impl ServiceTime {
 
     /// The first second at which a push message received at `self` is no longer kept.
     ///
-    /// Stops at the end of time instead of overflowing: the TTL comes from outside.
+    /// One more than its TTL: it was received somewhere within the second `self`, and must not expire
+    /// early. Stops at the end of time instead of overflowing: the TTL comes from outside.
     #[must_use]
     pub const fn after(self, ttl: Ttl) -> Self {
-        Self(self.0.saturating_add(ttl.as_secs() as u64))
+        Self(
+            self.0
+                .saturating_add(ttl.as_secs() as u64)
+                .saturating_add(1),
+        )
     }
 
     /// This point moved by how long the gateway has run since.
@@ -67,6 +72,13 @@ impl ServiceTime {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn message_accepted_at_the_end_of_a_second_does_not_expire_early() {
+        let received_at = ServiceTime::from_secs(10).advanced(Duration::from_millis(900));
+        let one_second = Ttl::from_secs_lowered(1);
+        assert_eq!(received_at.after(one_second), ServiceTime::from_secs(12));
+    }
 
     #[test]
     fn longest_ttl_at_the_end_of_time_does_not_overflow() {

@@ -368,12 +368,12 @@ mod tests {
             enqueue(1, lasting(11, 1000)),
         ]);
         assert_eq!(
-            outcome(&mut store, late(12, 149)),
+            outcome(&mut store, late(12, 150)),
             EnqueueOutcome::QueueFull
         );
-        assert_eq!(outcome(&mut store, late(13, 150)), EnqueueOutcome::Kept);
+        assert_eq!(outcome(&mut store, late(13, 151)), EnqueueOutcome::Kept);
         assert_eq!(
-            outcome(&mut store, late(14, 150)),
+            outcome(&mut store, late(14, 151)),
             EnqueueOutcome::QueueFull
         );
         assert_eq!(ids(&mut store, 1), [11, 13]);
@@ -409,7 +409,7 @@ mod tests {
         let mut store = subscribed(&folder);
         let fill = |id| enqueue_within(1, message(id, 1), messages_max(1));
         let expire = StoreOp::Expire {
-            now: at(3700),
+            now: at(3701),
             messages_max: 10,
         };
         let replies = store.apply(vec![

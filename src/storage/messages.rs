@@ -365,7 +365,7 @@ mod tests {
             ttl: Ttl::from_secs_lowered(secs),
             ..message(id, 1)
         };
-        let mut store = with_messages(&folder, [lasting(10, 10), lasting(11, 11), lasting(12, 0)]);
+        let mut store = with_messages(&folder, [lasting(10, 9), lasting(11, 10), lasting(12, 0)]);
         assert_eq!(page_of(&mut store, 0, 1, usize::MAX), (vec![11], false));
     }
 
@@ -411,7 +411,7 @@ mod tests {
         let messages = [(10, 30), (11, 10), (12, 20), (13, 31)].map(|(id, secs)| lasting(id, secs));
         let mut store = with_messages(&folder, messages);
         let sweep = |messages_max| StoreOp::Expire {
-            now: at(130),
+            now: at(131),
             messages_max,
         };
         assert_eq!(one(&mut store, sweep(0)), StoreReply::Expired(0));

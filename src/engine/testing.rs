@@ -1,0 +1,265 @@
+//! What the tests of this layer share: an engine on a table, with short words for what happens to it.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, Settings};
+use crate::model::access::Access;
+use crate::model::durability::Durability;
+use crate::model::ids::{ChannelId, DatabaseId};
+use crate::model::limits::Limits;
+use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply};
+use crate::model::time::{Now, ServiceTime, UnixTime};
+use crate::protocol::http::{BaseUrl, Request, Upgrade};
+use crate::protocol::keyring::Keyring;
+use crate::protocol::push_request::{Body, PushHeaders};
+
+pub(super) const DATABASE: DatabaseId = DatabaseId([1; 8]);
+pub(super) const KEPT: StoreReply = StoreReply::Enqueued(EnqueueOutcome::Kept);
+pub(super) const EMPTY_PAGE: StoreReply = StoreReply::Page {
+    messages: Vec::new(),
+    more: false,
+};
+
+/// An engine, its clock, and what it has asked of the storage and was not answered yet.
+pub(super) struct Table {
+    pub(super) engine: Engine,
+    now: Now,
+    names: u64,
+    pub(super) asked: Vec<StoreOp>,
+}
+
+/// What came out for others than the storage.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Out {
+    Sent(u64, String),
+    Pinged(u64),
+    Paused(u64),
+    Resumed(u64),
+    Closed(u64, CloseReason),
+    Answered(u64, u16),
+    Stopped,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Self::with(Limits::default(), Durability::Strict)
+    }
+
+    pub(super) fn with(limits: Limits, durability: Durability) -> Self {
+        let now = Now {
+            monotonic: Instant::now(),
+            wall: UnixTime::from_secs(0),
+        };
+        let settings = Settings {
+            limits,
+            durability,
+            public_url: None,
+            access: Access::default(),
+            keyring: keyring(),
+            opened: Opened {
+                database: DATABASE,
+                run: 1,
+                service_time: ServiceTime::default(),
+            },
+        };
+        Self {
+            engine: Engine::new(now, settings).unwrap(),
+            now,
+            names: 0,
+            asked: Vec::new(),
+        }
+    }
+
+    pub(super) fn input(&mut self, input: Input<'_>) -> Vec<Out> {
+        self.engine.handle(self.now, input);
+        let mut outs = Vec::new();
+        while let Some(output) = self.engine.poll_output() {
+            outs.push(match output {
+                Output::Store(op) => {
+                    self.asked.push(op);
+                    continue;
+                }
+                Output::Send { session, text } => Out::Sent(session.0, text),
+                Output::Ping { session } => Out::Pinged(session.0),
+                Output::Pause { session } => Out::Paused(session.0),
+                Output::Resume { session } => Out::Resumed(session.0),
+                Output::Close { session, reason } => Out::Closed(session.0, reason),
+                Output::Respond { request, response } => Out::Answered(request.0, response.status),
+                Output::Stopped => Out::Stopped,
+            });
+        }
+        outs
+    }
+
+    /// Lets time pass and calls at its end.
+    pub(super) fn pass(&mut self, by: Duration) -> Vec<Out> {
+        self.now.monotonic += by;
+        self.input(Input::Timeout)
+    }
+
+    pub(super) fn stored(&mut self, replies: Vec<StoreReply>) -> Vec<Out> {
+        assert!(self.asked.len() >= replies.len());
+        self.asked.drain(..replies.len());
+        self.input(Input::Stored(replies))
+    }
+
+    pub(super) const fn monotonic(&self) -> Instant {
+        self.now.monotonic
+    }
+
+    fn name(&mut self) -> u64 {
+        self.names += 1;
+        self.names
+    }
+
+    pub(super) fn open(&mut self) -> u64 {
+        let id = self.name();
+        let outs = self.input(Input::Opened(Opening {
+            session: SessionId(id),
+            base_url: BaseUrl::of_host("pi"),
+            simplepush_path: false,
+            random: id.to_be_bytes(),
+        }));
+        assert_eq!(outs, []);
+        id
+    }
+
+    pub(super) fn say(&mut self, session: u64, text: &str) -> Vec<Out> {
+        let session = SessionId(session);
+        self.input(Input::Text { session, text })
+    }
+
+    pub(super) fn all_sent(&mut self, session: u64) -> Vec<Out> {
+        let session = SessionId(session);
+        self.input(Input::AllSent { session })
+    }
+
+    /// A new user agent on a new websocket: the session and its UAID.
+    pub(super) fn newcomer(&mut self) -> (u64, String) {
+        let id = self.open();
+        let outs = self.say(id, r#"{"messageType":"hello","use_webpush":true}"#);
+        let [Out::Sent(_, hello)] = outs.as_slice() else {
+            panic!("{outs:?}");
+        };
+        let hello: serde_json::Value = serde_json::from_str(hello).unwrap();
+        (id, hello["uaid"].as_str().unwrap().to_owned())
+    }
+
+    /// A websocket that has said hello with `uaid`; the storage is asked.
+    pub(super) fn again(&mut self, uaid: &str) -> u64 {
+        let id = self.open();
+        let hello = format!(r#"{{"messageType":"hello","use_webpush":true,"uaid":"{uaid}"}}"#);
+        assert_eq!(self.say(id, &hello), [Out::Paused(id)]);
+        id
+    }
+
+    /// Registers and returns the path of the endpoint.
+    pub(super) fn register(&mut self, session: u64, channel: u8) -> String {
+        let text = format!(
+            r#"{{"messageType":"register","channelID":"{}"}}"#,
+            channel_id(channel).uuid()
+        );
+        assert_eq!(self.say(session, &text), [Out::Paused(session)]);
+        let outs = self.stored(vec![StoreReply::Subscribed(true)]);
+        let [Out::Sent(_, answer), Out::Resumed(_)] = outs.as_slice() else {
+            panic!("{outs:?}");
+        };
+        let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+        let url = answer["pushEndpoint"].as_str().unwrap();
+        url.strip_prefix("http://pi").unwrap().to_owned()
+    }
+
+    pub(super) fn unregister(&mut self, session: u64, channel: u8) -> Vec<Out> {
+        let text = format!(
+            r#"{{"messageType":"unregister","channelID":"{}"}}"#,
+            channel_id(channel).uuid()
+        );
+        self.say(session, &text)
+    }
+
+    /// Posts without a body; the request's name and what came out.
+    pub(super) fn post(&mut self, path: &str, ttl: u32, topic: Option<&str>) -> (u64, Vec<Out>) {
+        let headers = PushHeaders {
+            ttl: Some(ttl.to_string()),
+            topic: topic.map(str::to_owned),
+            ..PushHeaders::default()
+        };
+        self.request("POST", path, headers)
+    }
+
+    pub(super) fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: PushHeaders,
+    ) -> (u64, Vec<Out>) {
+        let id = self.name();
+        let head = Request {
+            peer: IpAddr::from([127, 0, 0, 1]),
+            method: method.to_owned(),
+            path: path.to_owned(),
+            base_url: BaseUrl::of_host("pi"),
+            upgrade: Upgrade::None,
+            headers,
+            body: Body::Whole(Vec::new()),
+        };
+        let outs = self.input(Input::Request {
+            request: RequestId(id),
+            head: Box::new(head),
+        });
+        (id, outs)
+    }
+
+    /// Acks one message; `code` 100 unless something was wrong with it.
+    pub(super) fn ack(&mut self, session: u64, channel: u8, version: &str, code: u16) -> Vec<Out> {
+        let channel = channel_id(channel).uuid();
+        let text = format!(
+            r#"{{"messageType":"ack","updates":[{{"channelID":"{channel}","version":"{version}","code":{code}}}]}}"#
+        );
+        self.say(session, &text)
+    }
+
+    /// The message that the storage is asked to keep, last of all.
+    pub(super) fn asked_to_keep(&self) -> crate::model::message::PushMessage {
+        match self.asked.last() {
+            Some(StoreOp::Enqueue { message, .. }) => message.as_ref().clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// One page with everything there is.
+pub(super) fn page(messages: Vec<crate::model::message::PushMessage>) -> StoreReply {
+    StoreReply::Page {
+        messages,
+        more: false,
+    }
+}
+
+/// The versions of the notifications among `outs`.
+pub(super) fn versions(outs: &[Out]) -> Vec<String> {
+    let texts = outs.iter().filter_map(|out| match out {
+        Out::Sent(_, text) => Some(text),
+        Out::Pinged(_)
+        | Out::Paused(_)
+        | Out::Resumed(_)
+        | Out::Closed(..)
+        | Out::Answered(..)
+        | Out::Stopped => None,
+    });
+    texts
+        .filter_map(|text| {
+            let frame: serde_json::Value = serde_json::from_str(text).unwrap();
+            frame["version"].as_str().map(str::to_owned)
+        })
+        .collect()
+}
+
+pub(super) fn keyring() -> Keyring {
+    Keyring::new(&[[7; 32]]).unwrap()
+}
+
+pub(super) fn channel_id(number: u8) -> ChannelId {
+    ChannelId::from_bytes([number; 16])
+}

@@ -1,0 +1,159 @@
+//! The engine and the storage in a simulated world, against the promises of the README.
+//!
+//! `EDGEPUSH_SEED=123 cargo test --test simulator` runs one seed and shows its last events when it
+//! fails; `EDGEPUSH_SEEDS=10000` runs more of them.
+
+// A test may panic and may add.
+#![allow(clippy::arithmetic_side_effects, clippy::unwrap_used)]
+
+#[path = "simulator/application_server.rs"]
+mod application_server;
+#[path = "simulator/checker.rs"]
+mod checker;
+#[path = "simulator/frames.rs"]
+mod frames;
+#[path = "simulator/plan.rs"]
+mod plan;
+#[path = "simulator/rng.rs"]
+mod rng;
+#[path = "simulator/tally.rs"]
+mod tally;
+#[path = "simulator/user_agent.rs"]
+mod user_agent;
+#[path = "simulator/world.rs"]
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use edgepush::engine::Input;
+
+use tally::{KINDS, Tally};
+use world::World;
+
+const SEEDS: u64 = 200;
+const THREADS: usize = 2;
+
+#[test]
+fn promises_hold_in_every_simulated_world() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    if let Some(seed) = number("EDGEPUSH_SEED") {
+        run(seed, true);
+        return;
+    }
+    let seeds = number("EDGEPUSH_SEEDS").unwrap_or(SEEDS);
+    let (tally, failed) = run_all(seeds);
+    for kind in KINDS {
+        println!("{:8} {kind}", tally.of(kind));
+    }
+    if let Some(seed) = failed.first() {
+        panic!(
+            "{} of {seeds} seeds failed; EDGEPUSH_SEED={seed} cargo test --test simulator",
+            failed.len()
+        );
+    }
+    for kind in KINDS {
+        assert!(tally.of(kind) > 0, "`{kind}` was never exercised");
+    }
+}
+
+/// What was exercised, and which seeds failed.
+fn run_all(seeds: u64) -> (Tally, Vec<u64>) {
+    let next = AtomicU64::new(0);
+    let tally = Mutex::new(Tally::default());
+    let failed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        break;
+                    }
+                    match catch_unwind(AssertUnwindSafe(|| run(seed, false))) {
+                        Ok(done) => tally.lock().unwrap().merge(&done),
+                        Err(_) => {
+                            println!("seed {seed} failed");
+                            failed.lock().unwrap().push(seed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let mut failed = failed.into_inner().unwrap();
+    failed.sort_unstable();
+    (tally.into_inner().unwrap(), failed)
+}
+
+fn run(seed: u64, verbose: bool) -> Tally {
+    let mut world = World::new(seed, verbose);
+    for _ in 0..world.plan.epochs {
+        for _ in 0..world.plan.steps {
+            something_happens(&mut world);
+        }
+        world.settle();
+    }
+    everybody_comes_back(&mut world);
+    world.checker.all_received(world.moment());
+    // All of it has been acked, and the acks are on flash: nothing is sent any more.
+    let sent = world.notifications_sent();
+    everybody_comes_back(&mut world);
+    assert_eq!(
+        world.notifications_sent(),
+        sent,
+        "acked messages came again"
+    );
+    world.stop();
+    std::mem::take(&mut world.checker.tally)
+}
+
+fn something_happens(world: &mut World) {
+    if world.rng.percent(world.plan.pace) {
+        world.network_round();
+    }
+    if world.rng.percent(world.plan.pace) {
+        world.storage_round();
+    }
+    match world.rng.below(100) {
+        0..=29 => application_server::act(world),
+        30..=59 => {
+            let agent = world.rng.index(world.agents.len());
+            user_agent::act(world, agent);
+        }
+        60..=84 => {
+            let millis = match world.rng.below(100) {
+                0..=59 => world.rng.below(20),
+                60..=84 => world.rng.below(300),
+                85..=97 => world.rng.below(5000),
+                _ => world.rng.below(400_000),
+            };
+            world.advance(Duration::from_millis(millis));
+        }
+        85..=89 => {
+            world.checker.tally.add("spurious timeout");
+            world.input(Input::Timeout);
+        }
+        90..=91 => world.jump(),
+        92..=93 if world.plan.faults => world.fail_storage(),
+        94 if world.plan.crashes && world.rng.percent(60) => world.crash(),
+        95 if world.rng.percent(20) => world.stop(),
+        _ => {}
+    }
+}
+
+/// On one new websocket each, well-behaved, until there is nothing more to do.
+fn everybody_comes_back(world: &mut World) {
+    let old: Vec<u64> = world.sockets.keys().copied().collect();
+    for id in old {
+        world.hang_up(id);
+    }
+    world.settle();
+    for agent in 0..world.agents.len() {
+        world.agents[agent].calm_down();
+        user_agent::connect(world, agent);
+    }
+    world.settle();
+}

@@ -1,0 +1,81 @@
+//! What one seed does to the gateway: how large, how tight, how cruel.
+
+use std::time::Duration;
+
+use edgepush::model::durability::Durability;
+use edgepush::model::limits::Limits;
+
+use crate::rng::Rng;
+
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) limits: Limits,
+    pub(crate) durability: Durability,
+    pub(crate) user_agents: usize,
+    /// Each ends with a pause in which everything that can be delivered must be.
+    pub(crate) epochs: usize,
+    pub(crate) steps: usize,
+    /// The process is killed now and then.
+    pub(crate) crashes: bool,
+    /// Batches of the storage fail now and then.
+    pub(crate) faults: bool,
+    /// The database is deleted now and then; the key stays.
+    pub(crate) losses: bool,
+    /// How much happens on the network and in the storage between two other events, in percent.
+    pub(crate) pace: u64,
+}
+
+impl Plan {
+    pub(crate) fn new(rng: &mut Rng) -> Self {
+        // What relaxed durability promises holds only while nothing goes wrong.
+        let relaxed = rng.percent(10);
+        let mut limits = tight(rng, relaxed);
+        limits.ping_interval = Duration::from_secs(rng.pick(&[20, 60, 300]));
+        limits.delete_delay = Duration::from_millis(rng.pick(&[50, 500, 2000]));
+        Self {
+            limits,
+            durability: if relaxed {
+                Durability::Relaxed
+            } else {
+                Durability::Strict
+            },
+            user_agents: 2 + rng.index(9),
+            epochs: 1 + rng.index(3),
+            steps: 100 + rng.index(400),
+            crashes: !relaxed && rng.percent(70),
+            faults: !relaxed && rng.percent(40),
+            losses: !relaxed && rng.percent(25),
+            pace: rng.pick(&[15, 40, 70, 90]),
+        }
+    }
+}
+
+/// Limits so small that they are reached, some of them in each run.
+fn tight(rng: &mut Rng, relaxed: bool) -> Limits {
+    let mut limits = Limits::default();
+    if rng.percent(25) {
+        limits.unacked_per_session_max = 1 + rng.index(6);
+    }
+    if rng.percent(35) {
+        limits.unsent_bytes_max = rng.pick(&[300, 1000, 4000]);
+    }
+    if relaxed {
+        return limits;
+    }
+    if rng.percent(15) {
+        limits.held_bytes_max = rng.pick(&[600, 3000, 9000]);
+    }
+    if rng.percent(15) {
+        limits.store_queue_max = rng.pick(&[2, 8, 20]);
+    }
+    if rng.percent(25) {
+        limits.messages_per_user_agent_max = rng.pick(&[1, 3, 10]);
+    }
+    if rng.percent(10) {
+        limits.bytes_per_user_agent_max = rng.pick(&[1000, 5000]);
+    }
+    if rng.percent(10) {
+        limits.subscriptions_per_user_agent_max = 2;
+    }
+    limits
+}
