@@ -244,10 +244,6 @@ fn end_is_said_to_every_user_agent_and_what_was_accepted_is_kept() {
     assert!(reason.contains("connect again"), "{reason}");
     let (status, mut gateway) = end.join().unwrap();
     assert_eq!(status.code(), Some(0));
-    assert!(
-        time < Duration::from_secs(5),
-        "promised in the README of systemd units: {time:?}"
-    );
 
     gateway.start_again();
     let mut agent = UserAgent::hello(&gateway, Some(&uaid));
