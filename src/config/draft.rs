@@ -88,13 +88,19 @@ impl Draft {
         if pong >= ping {
             self.refuse_pair(
                 ["pong_timeout_secs", "ping_interval_secs"],
-                format!("pong_timeout_secs is {pong}; it must be less than ping_interval_secs, which is {ping}"),
+                format!(
+                    "pong_timeout_secs is {pong}; it must be less than ping_interval_secs, \
+                     which is {ping}"
+                ),
             );
         }
         if each > all {
             self.refuse_pair(
                 ["bytes_per_user_agent_max", "stored_bytes_max"],
-                format!("bytes_per_user_agent_max is {each}; it must be at most stored_bytes_max, which is {all}"),
+                format!(
+                    "bytes_per_user_agent_max is {each}; it must be at most stored_bytes_max, \
+                     which is {all}"
+                ),
             );
         }
         let listen = self.config.listen;

@@ -1,12 +1,12 @@
 //! What a reply of the storage thread comes to, for whoever waited for it.
 
-use log::{error, info};
-
 use super::counters::Counters;
 use super::outbox::Waiting;
 use super::session::Session;
-use super::{CloseReason, Engine, Output, SWEEP_INTERVAL, SWEEP_MESSAGES_MAX, SessionId};
-use crate::model::store::{EnqueueOutcome, StoreError, StoreReply};
+use super::{
+    CloseReason, Engine, Output, RequestId, SWEEP_INTERVAL, SWEEP_MESSAGES_MAX, SessionId,
+};
+use crate::model::store::{EnqueueOutcome, StoreReply};
 use crate::model::time::Now;
 use crate::protocol::problem::Problem;
 
@@ -61,18 +61,7 @@ impl Engine {
                     agent.kept(now, &mut self.desk);
                 }
             }
-            Waiting::Find { request, problem } => {
-                let answer = match (reply, problem) {
-                    (StoreReply::Subscription(true), None) => None,
-                    (StoreReply::Subscription(true), Some(problem)) => Some(problem),
-                    (StoreReply::Subscription(false), _) => Some(Problem::NoSubscription),
-                    _ => Some(Problem::StorageFault),
-                };
-                match answer {
-                    None => self.desk.out.accept(request),
-                    Some(problem) => self.desk.out.refuse(request, problem),
-                }
-            }
+            Waiting::Find { request, problem } => self.found(request, problem, &reply),
             Waiting::Page(session) => self.page(now, session, reply),
             Waiting::Deleted { deletions, resume } => {
                 if reply != StoreReply::Done {
@@ -92,7 +81,19 @@ impl Engine {
         }
     }
 
-    fn message_kept(&mut self, request: super::RequestId, outcome: Option<EnqueueOutcome>) {
+    fn found(&mut self, request: RequestId, problem: Option<Problem>, reply: &StoreReply) {
+        let problem = match (reply, problem) {
+            (StoreReply::Subscription(true), problem) => problem,
+            (StoreReply::Subscription(false), _) => Some(Problem::NoSubscription),
+            _ => Some(Problem::StorageFault),
+        };
+        match problem {
+            None => self.desk.out.accept(request),
+            Some(problem) => self.desk.out.refuse(request, problem),
+        }
+    }
+
+    fn message_kept(&mut self, request: RequestId, outcome: Option<EnqueueOutcome>) {
         let out = &mut self.desk.out;
         match outcome {
             Some(EnqueueOutcome::Kept | EnqueueOutcome::KeptAndRestored) => {
@@ -133,8 +134,8 @@ impl Engine {
         }
     }
 
-    /// Says once when the storage starts to fail, and once when it works again. Only writes tell:
-    /// a full disk can still be read.
+    /// Remembers for the operator whether the storage works; the log is the storage's own. Only
+    /// writes tell: a full disk can still be read.
     fn watch_storage(&mut self, reply: &StoreReply) {
         let fault = match reply {
             StoreReply::Failed(fault) => Some(*fault),
@@ -147,17 +148,6 @@ impl Engine {
         if fault.is_some() {
             Counters::add(&mut self.desk.out.counters.storage_faults);
         }
-        if fault == self.storage_fault {
-            return;
-        }
-        match fault {
-            Some(fault) => log_fault(fault),
-            None => info!("storage works again"),
-        }
         self.storage_fault = fault;
     }
-}
-
-fn log_fault(fault: StoreError) {
-    error!("storage failed: {fault}; push messages that must be kept are answered 503");
 }

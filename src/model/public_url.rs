@@ -86,7 +86,8 @@ impl fmt::Display for PublicUrlError {
             ),
             Self::Port => f.write_str("must have a port from 1 to 65535, or none"),
             Self::Path => f.write_str(
-                "must have a path without empty, \".\" or \"..\" parts and with special characters escaped, or none",
+                "must have a path without empty, \".\" or \"..\" parts and with special characters \
+                 escaped, or none",
             ),
             Self::QueryOrFragment => f.write_str("must end before any \"?\" or \"#\""),
             Self::TooLong => write!(f, "must be at most {PUBLIC_URL_BYTES_MAX} bytes long"),

@@ -154,7 +154,8 @@ impl Problem {
             Self::BodyIncomplete => ours(408, "The request's body did not arrive in time"),
             Self::WebsocketForbidden => ours(
                 403,
-                "User agents may not connect from this address; see access.websocket_from in the configuration",
+                "User agents may not connect from this address; see access.websocket_from in the \
+                 configuration",
             ),
             Self::BadHost => ours(400, "The Host header is missing or is not a host name"),
             Self::BadHandshake => ours(

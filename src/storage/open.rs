@@ -149,8 +149,9 @@ impl fmt::Display for OpenError {
         match self {
             Self::NewerSchema { found, known } => write!(
                 f,
-                "{FILE_NAME} was written by a newer edgepush (schema {found}, this program knows up to {known}); \
-                 install that version again, or restore the backup made before the update; nothing was changed"
+                "{FILE_NAME} was written by a newer edgepush (schema {found}, this program knows up to \
+                 {known}); install that version again, or restore the backup made before the \
+                 update; nothing was changed"
             ),
             Self::Corrupt => write!(
                 f,

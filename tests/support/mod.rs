@@ -87,6 +87,13 @@ impl Gateway {
         self.console = console;
     }
 
+    /// Ends it and starts it with another configuration file.
+    pub fn restart_with(&mut self, config: &str) {
+        self.kill();
+        self.config = config.to_owned();
+        self.start_again();
+    }
+
     /// One value of `/metrics`.
     pub fn metric(&self, name: &str) -> u64 {
         let answer = Http::connect(self.console).send("GET", "/metrics", &[], b"");
