@@ -57,6 +57,8 @@ struct Seen {
     /// Perhaps acked, with an empty version.
     perhaps_acked: bool,
     gone: Option<Gone>,
+    /// This run of the gateway has to drop it, however often that fails.
+    to_drop: bool,
 }
 
 /// It was acked or deleted, and must not be sent on a session that says hello after `step`.
@@ -283,6 +285,7 @@ impl Checker {
                 acked: false,
                 perhaps_acked: false,
                 gone: None,
+                to_drop: false,
             },
         );
         let id = self.keyring.open_message(message.posted.database, token);
@@ -297,6 +300,7 @@ impl Checker {
         if let Some(number) = seen.message {
             self.messages[number].deleted = true;
         }
+        seen.to_drop = true;
         seen.gone.get_or_insert(Gone {
             step: now.step,
             committed: false,
@@ -359,8 +363,9 @@ impl Checker {
         }
         self.by_id.insert(id, version.to_owned());
         let number = seen.message;
+        let acked = seen.acked || seen.perhaps_acked;
         if let Some(number) = number {
-            self.may_be_sent(number, log, now);
+            self.may_be_sent(number, acked, log, now);
         }
         if number.is_none_or(|number| self.messages[number].ttl_secs > 0) {
             let last = log.last.insert(channel, id);
@@ -369,7 +374,7 @@ impl Checker {
     }
 
     /// Neither expired nor replaced.
-    fn may_be_sent(&self, number: usize, log: &SessionLog, now: Moment) {
+    fn may_be_sent(&self, number: usize, acked: bool, log: &SessionLog, now: Moment) {
         let message = &self.messages[number];
         if message.ttl_secs > 0 {
             // The second in which it was posted is not counted: it may have just begun.
@@ -381,11 +386,7 @@ impl Checker {
         }
         // Its ack or its deletion may be lost with the process. It is then sent again, whatever came
         // after it.
-        let dropped = message.deleted
-            || self
-                .seen
-                .values()
-                .any(|seen| seen.message == Some(number) && (seen.acked || seen.perhaps_acked));
+        let dropped = message.deleted || acked;
         let newer = self.replacements(number).find(|newer| {
             let accepted = newer.answered.filter(|(status, _)| *status == 201);
             accepted.is_some_and(|(_, step)| step < log.hello_step)
@@ -440,6 +441,7 @@ impl Checker {
             return;
         }
         seen.acked = true;
+        seen.to_drop = true;
         seen.gone.get_or_insert(Gone {
             step: now.step,
             committed: false,
@@ -487,11 +489,22 @@ impl Checker {
         }
     }
 
+    /// Nothing moves any more and the storage works: what failed has been tried again.
+    pub(crate) fn deletions_are_over(&mut self, step: u64) {
+        for seen in self.seen.values_mut().filter(|seen| seen.to_drop) {
+            seen.gone.get_or_insert(Gone {
+                step,
+                committed: true,
+            });
+        }
+    }
+
     /// What was only in memory is gone: acks may be forgotten, requests are never answered.
     pub(crate) fn crashed(&mut self) {
         self.open.clear();
         for seen in self.seen.values_mut() {
             seen.gone = seen.gone.filter(|gone| gone.committed);
+            seen.to_drop = false;
         }
     }
 
@@ -665,6 +678,7 @@ impl Seen {
             acked: false,
             perhaps_acked: false,
             gone: None,
+            to_drop: false,
         }
     }
 }

@@ -1,4 +1,9 @@
-//! The world around the engine: clocks, sockets, the storage thread, power cuts.
+//! The world around the engine: clocks, sockets, power cuts.
+
+#[path = "rest.rs"]
+mod rest;
+#[path = "storage_thread.rs"]
+mod storage_thread;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -11,7 +16,7 @@ use edgepush::engine::{
 };
 use edgepush::model::access::Access;
 use edgepush::model::ids::DatabaseId;
-use edgepush::model::store::{Opened, StoreError, StoreOp, StoreReply};
+use edgepush::model::store::{Opened, StoreOp, StoreReply};
 use edgepush::model::time::{Now, ServiceTime, UnixTime};
 use edgepush::protocol::http::{BaseUrl, Request};
 use edgepush::protocol::keyring::Keyring;
@@ -456,6 +461,7 @@ impl World {
                     }
                 } else {
                     assert!(!self.names.contains(uaid), "somebody else's UAID");
+                    assert_ne!(*uaid, asked, "a UAID that is not ours was kept");
                     self.names.push(uaid.clone());
                     socket.named_at = Some(self.elapsed);
                 }
@@ -700,163 +706,6 @@ impl World {
         self.sockets
             .retain(|_, socket| socket.server_open || socket.client_open);
     }
-
-    // The storage thread.
-
-    pub(crate) fn fail_storage(&mut self) {
-        self.failing = match self.rng.below(5) {
-            0 => Failing::Writes,
-            1 => Failing::Everything,
-            _ => Failing::Nothing,
-        };
-    }
-
-    /// Some operations are committed, some replies come back.
-    pub(crate) fn storage_round(&mut self) {
-        let run = self.run.as_ref().expect("it runs");
-        let (queued, done) = (run.queue.len(), run.replies.len());
-        if queued > 0 && self.rng.percent(60) {
-            let count = 1 + self.rng.index(queued);
-            self.apply(count);
-        }
-        if done > 0 && self.rng.percent(60) {
-            let count = 1 + self.rng.index(done);
-            self.report(count);
-        }
-    }
-
-    fn apply(&mut self, count: usize) {
-        self.step += 1;
-        let step = self.step;
-        let failing = self.failing;
-        let run = self.run.as_mut().expect("it runs");
-        let batch: Vec<StoreOp> = run.queue.drain(..count).collect();
-        let replies = match failing {
-            Failing::Nothing => run.store.apply(batch.clone()),
-            Failing::Writes | Failing::Everything => batch
-                .iter()
-                .map(|op| {
-                    if is_read(op) && failing == Failing::Writes {
-                        run.store.apply(vec![op.clone()]).remove(0)
-                    } else {
-                        StoreReply::Failed(StoreError::DiskFull)
-                    }
-                })
-                .collect(),
-        };
-        assert_eq!(replies.len(), batch.len());
-        for (op, reply) in batch.iter().zip(&replies) {
-            if let StoreOp::Delete(deletions) = op {
-                let done = *reply == StoreReply::Done;
-                self.checker.deletions_applied(deletions, done, step);
-            }
-            match (op, reply) {
-                (StoreOp::Fetch { .. }, StoreReply::Failed(_)) => {
-                    self.checker.tally.add("page read failed");
-                }
-                (_, StoreReply::Failed(_)) => self.checker.tally.add("batch failed"),
-                _ => {}
-            }
-        }
-        self.note(|| format!("applied {batch:?} => {replies:?}"));
-        let run = self.run.as_mut().expect("it runs");
-        run.replies.extend(replies);
-    }
-
-    fn report(&mut self, count: usize) {
-        let run = self.run.as_mut().expect("it runs");
-        let replies: Vec<StoreReply> = run.replies.drain(..count).collect();
-        self.input(Input::Stored(replies));
-    }
-
-    // Rest.
-
-    /// No more trouble: everything that is under way arrives, until nothing moves.
-    pub(crate) fn settle(&mut self) {
-        self.note(|| "SETTLE".to_owned());
-        self.failing = Failing::Nothing;
-        let mut quiet = 0;
-        for _ in 0..5000 {
-            if self.move_everything() {
-                quiet = 0;
-                continue;
-            }
-            quiet += 1;
-            // Also before any time passes, in which short TTLs end.
-            self.check_delivery();
-            if quiet > 5 {
-                return self.check_rest();
-            }
-            self.advance(Duration::from_millis(600));
-        }
-        panic!("never comes to rest");
-    }
-
-    fn move_everything(&mut self) -> bool {
-        let mut moved = false;
-        let run = self.run.as_ref().expect("it runs");
-        if !run.queue.is_empty() {
-            self.apply(self.run.as_ref().map_or(0, |run| run.queue.len()));
-            moved = true;
-        }
-        let replies = self.run.as_ref().map_or(0, |run| run.replies.len());
-        if replies > 0 {
-            self.report(replies);
-            moved = true;
-        }
-        let ids: Vec<u64> = self.sockets.keys().copied().collect();
-        for id in ids {
-            moved |= self.server_writes(id);
-            moved |= self.client_reads(id);
-            moved |= self.server_hears(id);
-        }
-        self.sockets
-            .retain(|_, socket| socket.server_open || socket.client_open);
-        moved
-    }
-
-    fn check_rest(&self) {
-        let run = self.run.as_ref().expect("it runs");
-        let snapshot = run.engine.snapshot(self.now());
-        assert_eq!(snapshot.store_queue, 0);
-        assert_eq!(snapshot.held_bytes, 0, "bytes held at rest");
-        assert_eq!(snapshot.messages_held, 0, "messages held at rest");
-        assert_eq!(
-            self.checker.open_requests(),
-            0,
-            "requests without an answer"
-        );
-        let open = self.sockets.values().filter(|socket| socket.server_open);
-        assert_eq!(snapshot.websockets_open, open.count() as u64);
-        for (id, socket) in &self.sockets {
-            if !socket.server_open {
-                continue;
-            }
-            assert!(!socket.paused, "socket {id} paused at rest");
-            let superseded = self.sockets.range(id + 1..).any(|(_, newer)| {
-                newer.server_open && newer.greeted && newer.log.uaid == socket.log.uaid
-            });
-            assert!(
-                !socket.greeted || !superseded,
-                "superseded socket {id} stays open"
-            );
-        }
-    }
-
-    /// Nothing is on its way: what is owed to a healthy websocket has been sent on it.
-    fn check_delivery(&self) {
-        let now = self.moment();
-        for (id, socket) in &self.sockets {
-            let newest = self.newest.get(&socket.log.agent) == Some(id);
-            let lingers = |at| self.elapsed < at + Duration::from_secs(1);
-            if socket.named_at.is_some_and(lingers) {
-                continue;
-            }
-            if newest && socket.greeted && socket.client_open && socket.server_open {
-                self.checker.all_sent(&socket.log, now);
-            }
-        }
-    }
 }
 
 impl Drop for World {
@@ -870,13 +719,6 @@ impl Drop for World {
         }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
-}
-
-const fn is_read(op: &StoreOp) -> bool {
-    matches!(
-        op,
-        StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. }
-    )
 }
 
 /// The key outlives every database.
