@@ -156,6 +156,12 @@ class Firefox(Child):
 
     def call(self, function, *arguments):
         """Calls a function of the page that resolves to JSON text, and returns what that says."""
-        script = f"return window.{function}(...arguments);"
-        parameters = {"script": script, "args": list(arguments), "sandbox": None}
+        return self._execute(f"return window.{function}(...arguments);", list(arguments))
+
+    def run(self, script):
+        """Runs the body of an asynchronous function in the page; it returns JSON text."""
+        return self._execute(f"return (async () => {{ {script} }})();", [])
+
+    def _execute(self, script, arguments):
+        parameters = {"script": script, "args": arguments, "sandbox": None}
         return json.loads(self.marionette.command("WebDriver:ExecuteScript", parameters)["value"])

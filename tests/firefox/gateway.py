@@ -20,6 +20,7 @@ class Gateway(Child):
         self.data = pathlib.Path(directory, "data")
         self.data.mkdir()
         self.address = "127.0.0.1:0"
+        self.console = None
 
     def start(self):
         """Starts the gateway and waits for the line that says that it is ready."""
@@ -30,11 +31,12 @@ class Gateway(Child):
         watchdog.start()
         line = self.process.stdout.readline()
         watchdog.cancel()
-        ready = re.fullmatch(r"edgepush ready push=http://(127\.0\.0\.1:\d+) console=http://\S+\n", line)
+        ready = re.fullmatch(r"edgepush ready push=http://(127\.0\.0\.1:\d+) console=(http://\S+)\n", line)
         if not ready:
             self.kill()
             raise AssertionError(f"the gateway began with {line!r} instead of its ready line")
         self.address = ready.group(1)
+        self.console = ready.group(2)
 
     def stop(self):
         """Asks the gateway to end as an operator would; it must do so in time and without an error."""

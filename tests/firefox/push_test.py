@@ -315,6 +315,37 @@ def nothing_else(stage):
     stage.expect_subscriptions_kept()
 
 
+def console_page(stage):
+    """the console's own page subscribes, sends, and receives what it sent"""
+    stage.firefox.open(f"{stage.gateway.console.replace('127.0.0.1', 'localhost')}/try")
+    received = stage.firefox.run(TRY_PAGE_SCRIPT)
+    assert received == "Received: Größe: 5 €", f"the page says {received!r}"
+    stage.firefox.open(stage.site.origin + "/")
+
+
+# What a person does on that page, and what they see then.
+TRY_PAGE_SCRIPT = """
+    const $ = (id) => document.getElementById(id);
+    const until = async (what) => {
+      for (let tries = 0; tries < 150; tries += 1) {
+        const value = await what();
+        if (value) return value;
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+      throw new Error(`the page says: ${$("state").textContent}`);
+    };
+    $("subscribe").click();
+    await until(() => !$("send").disabled);
+    $("text").value = "Größe: 5 €";
+    $("send").click();
+    await until(() => $("state").textContent.startsWith("Answered 201"));
+    const received = await until(() => $("received").textContent);
+    $("unsubscribe").click();
+    await until(() => $("send").disabled);
+    return JSON.stringify(received);
+"""
+
+
 CHECKS = [
     plain_subscription,
     keyed_subscription,
@@ -327,6 +358,7 @@ CHECKS = [
     killed_before_ack,
     database_lost,
     unsubscribed,
+    console_page,
     nothing_else,
 ]
 

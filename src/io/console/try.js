@@ -87,6 +87,9 @@ $("unsubscribe").addEventListener("click", attempt(unsubscribe));
 if (!("PushManager" in window)) {
   say("This browser has no push messages here. They need http://localhost or https, and no private window.");
 } else {
+  navigator.serviceWorker.addEventListener("message", (event) => {
+    $("received").textContent = `Received: ${event.data}`;
+  });
   navigator.serviceWorker.getRegistration()
     .then((worker) => worker?.pushManager.getSubscription())
     .then((subscription) => subscription && show(subscription));
