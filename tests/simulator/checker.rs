@@ -389,7 +389,10 @@ impl Checker {
         let dropped = message.deleted || acked;
         let newer = self.replacements(number).find(|newer| {
             let accepted = newer.answered.filter(|(status, _)| *status == 201);
-            accepted.is_some_and(|(_, step)| step < log.hello_step)
+            // An expired one is not looked for, and a crash takes back some of the service time.
+            let was_kept =
+                newer.posted.service_secs <= message.posted.service_secs + message.ttl_secs;
+            was_kept && accepted.is_some_and(|(_, step)| step < log.hello_step)
         });
         assert!(
             newer.is_none() || dropped,
