@@ -66,8 +66,9 @@ struct Unacked {
 enum Place {
     /// In memory only: its window has not ended.
     Held(Held),
-    /// On flash, on its way there, or refused there.
-    Flash,
+    /// On flash, on its way there, or refused there; with the request that waits for it, if it was
+    /// sent before it went.
+    Flash(Option<RequestId>),
     /// Nowhere: its TTL is 0.
     Nowhere,
 }
@@ -221,7 +222,7 @@ impl Agent {
             }
             // Flash has messages of subscriptions only: one not known here was taken back in.
             self.channels.insert(message.channel);
-            self.list(&message, false, Place::Flash, &desk.limits);
+            self.list(&message, false, Place::Flash(None), &desk.limits);
             let text = desk.notification(&message);
             self.send(text, &mut desk.out);
         }
@@ -259,7 +260,11 @@ impl Agent {
                 out.accept(held.request);
             }
             Some(Place::Nowhere) => {}
-            Some(Place::Flash) | None => {
+            place @ (Some(Place::Flash(_)) | None) => {
+                // Acked before it was written: it is in good hands, whatever becomes of the write.
+                if let Some(Place::Flash(Some(request))) = place {
+                    out.accept(request);
+                }
                 let owner = Some(self.uaid);
                 out.delete(now.monotonic, Deletion { id, owner });
             }
@@ -281,14 +286,14 @@ impl Agent {
 
     /// The window of a held message has ended: it goes to flash, unless it was acked.
     pub(super) fn window_ended(&mut self, id: MessageId, out: &mut Outbox) {
-        if let Some(held) = self.take_held(id, Place::Flash) {
+        if let Some(held) = self.take_held(id, |held| Place::Flash(Some(held.request))) {
             keep_held(self.uaid, held, out);
         }
     }
 
     /// The application server takes back a held message: it never goes to flash.
     pub(super) fn drop_held(&mut self, id: MessageId, out: &mut Outbox) {
-        if let Some(held) = self.take_held(id, Place::Nowhere) {
+        if let Some(held) = self.take_held(id, |_| Place::Nowhere) {
             out.release(held.message.cost_bytes());
             out.accept(held.request);
         }
@@ -339,7 +344,7 @@ impl Agent {
             match &unacked.place {
                 Place::Held(older) if replaces(newer, &older.message) => held = Some(*id),
                 // Its topic is not known any more.
-                Place::Flash => on_flash |= unacked.channel == newer.channel,
+                Place::Flash(_) => on_flash |= unacked.channel == newer.channel,
                 Place::Held(_) | Place::Nowhere => {}
             }
         }
@@ -364,14 +369,15 @@ impl Agent {
     }
 
     /// What of a message is held, which moves to `place`; `None` if it is somewhere else already.
-    fn take_held(&mut self, id: MessageId, place: Place) -> Option<Held> {
+    fn take_held(&mut self, id: MessageId, place: impl FnOnce(&Held) -> Place) -> Option<Held> {
         let unacked = self.unacked.get_mut(&id)?;
+        let Place::Held(held) = &unacked.place else {
+            return None;
+        };
+        let place = place(held);
         match std::mem::replace(&mut unacked.place, place) {
             Place::Held(held) => Some(held),
-            other @ (Place::Flash | Place::Nowhere) => {
-                unacked.place = other;
-                None
-            }
+            Place::Flash(_) | Place::Nowhere => None,
         }
     }
 
@@ -439,6 +445,19 @@ mod tests {
             panic!("{:?}", table.asked);
         };
         assert_eq!(deletions[0].id, message.id);
+    }
+
+    #[test]
+    fn message_acked_while_its_write_is_queued_is_accepted_whatever_becomes_of_the_write() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        let (request, sent) = table.post(&endpoint, 60, None);
+        table.pass(WINDOW);
+        let outs = table.ack(id, 1, &versions(&sent)[0], 100);
+        assert_eq!(outs, [Out::Answered(request, 201)]);
+        let full = StoreReply::Failed(StoreError::DiskFull);
+        assert_eq!(table.stored(vec![full]), []);
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl Model {
             StoreOp::Unsubscribe { uaid, channel } => {
                 let key = (uaid, channel);
                 let origin = self.subscriptions.get(&key);
-                let bury = origin.map_or(self.lost_before, |origin| origin.is_lost);
+                let bury = self.lost_before || origin.is_some_and(|origin| origin.is_lost);
                 self.end(key, bury);
                 StoreReply::Done
             }

@@ -97,7 +97,8 @@ pub(super) fn subscribe(
     Ok(true)
 }
 
-/// Ends a subscription, with a tombstone if an endpoint of a lost database may name it.
+/// Ends a subscription, with a tombstone if an endpoint of a lost database may name it: one that was
+/// never used here cannot be known, so where a database was lost every end leaves one.
 pub(super) fn unsubscribe(
     connection: &Connection,
     uaid: Uaid,
@@ -105,9 +106,8 @@ pub(super) fn unsubscribe(
     lost_before: bool,
 ) -> rusqlite::Result<()> {
     let needs_tombstone = match origin(connection, uaid, channel)? {
-        Some(Origin::Registered) => false,
+        Some(Origin::Registered) | None => lost_before,
         Some(Origin::Restored | Origin::Both) => true,
-        None => lost_before,
     };
     end(connection, uaid, channel, needs_tombstone)
 }
@@ -293,14 +293,21 @@ mod tests {
     }
 
     #[test]
-    fn subscription_registered_here_needs_no_tombstone() {
-        let folder = Folder::new();
-        let (mut store, _) = folder.open();
-        store.apply(vec![subscribe(1, 1), unsubscribe(1, 1)]);
-        assert_eq!(
-            count(&store.connection, "tombstone", testing::uaid(1)),
-            Ok(0)
-        );
+    fn registered_subscription_leaves_a_tombstone_only_where_a_database_was_lost() {
+        for (key_is_new, tombstones) in [(true, 0), (false, 1)] {
+            let folder = Folder::new();
+            let fresh = FreshDatabase {
+                key_is_new,
+                ..testing::FRESH
+            };
+            let settings = Settings::default();
+            let (mut store, _) = Store::open(folder.path(), &settings, fresh).unwrap();
+            store.apply(vec![subscribe(1, 1), unsubscribe(1, 1)]);
+            assert_eq!(
+                count(&store.connection, "tombstone", testing::uaid(1)),
+                Ok(tombstones)
+            );
+        }
     }
 
     #[test]

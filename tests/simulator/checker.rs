@@ -221,10 +221,7 @@ impl Checker {
             .subscriptions
             .get_mut(&(message.agent, message.channel));
         let subscription = subscription.expect("it has an endpoint");
-        // An endpoint of a lost database that its subscription was not used by since: the storage has
-        // no reason to remember that it ended, see `storage::subscriptions::unsubscribe`.
-        let forgotten = message.lost_endpoint && subscription.generation == posted.generation;
-        let unchanged = subscription.since <= posted.step && !forgotten;
+        let unchanged = subscription.since <= posted.step;
         let disowned = message.lost_endpoint && subscription.disowned.is_some();
         match status {
             201 => {
@@ -235,9 +232,6 @@ impl Checker {
                 );
                 if message.lost_endpoint {
                     self.tally.add("lost endpoint used");
-                }
-                if forgotten && subscription.truth == Truth::Ended {
-                    subscription.truth = Truth::Unknown;
                 }
                 let token = location.expect("201 has a Location");
                 message.token = Some(token.clone());
