@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use edgepush::model::dialect::Dialect;
 use edgepush::model::ids::{ChannelId, DatabaseId, MessageId, Uaid};
-use edgepush::model::message::{Content, Encoding, PushMessage, Ttl, Urgency};
+use edgepush::model::message::{Content, Encoding, Payload, PushMessage, Ttl, Urgency};
 use edgepush::model::store::{EnqueueOutcome, Quota, StoreOp, StoreReply};
 use edgepush::model::time::ServiceTime;
+use edgepush::model::version::Version;
 use edgepush::storage::{FreshDatabase, Settings, Store};
 
 /// A usual WebPush message: a few hundred bytes, encrypted.
@@ -69,6 +71,8 @@ fn subscribe(user_agent: u64) -> StoreOp {
     StoreOp::Subscribe {
         uaid: uaid(user_agent),
         channel: ChannelId::from_bytes([1; 16]),
+        spelling: None,
+        dialect: Dialect::WebPush,
         subscriptions_max: 1,
     }
 }
@@ -83,14 +87,15 @@ fn enqueue(number: u64) -> StoreOp {
             ttl: Ttl::from_secs_lowered(86_400),
             topic: None,
             urgency: Urgency::Normal,
-            content: Some(Content {
+            payload: Payload::Encrypted(Content {
                 encoding: Encoding::Aes128gcm,
                 encryption: None,
                 crypto_key: None,
                 body: vec![0x5a; BODY_BYTES].into(),
             }),
         }),
-        lost: false,
+        lost: None,
+        version_clock: Version::from_secs(0),
         quota: Quota {
             messages_max: 1000,
             bytes_max: 4 << 20,

@@ -13,7 +13,7 @@ use smol::net::TcpListener;
 use smol::{LocalExecutor, Timer};
 
 use crate::config::Config;
-use crate::engine::{Engine, Settings};
+use crate::engine::{Engine, Input, Settings};
 use crate::io::console::{Console, ConsoleError, Facts};
 use crate::io::data_directory::{DataDirectory, DataDirectoryError};
 use crate::io::gateway::Gateway;
@@ -86,6 +86,8 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
 
         let answering = Rc::clone(&gateway);
         gateway.spawn(async move { answering.run_snapshots(asked).await });
+        // The engine may have asked for something already.
+        gateway.turn(Input::Timeout);
         announce(address, console.as_ref().map(Console::address));
         let accepting = listener::run(Rc::clone(&gateway), push);
         let ended = run(&gateway, &storage, accepting, &mut signals).await;
@@ -142,6 +144,7 @@ fn engine(config: &Config, keyring: Keyring, opened: Opened) -> Result<Engine, S
     let settings = Settings {
         limits: config.limits.clone(),
         durability: config.durability,
+        simplepush: config.simplepush.clone(),
         public_url: config.public_url.as_ref().map(BaseUrl::configured),
         access: config.access.clone(),
         keyring,

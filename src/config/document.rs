@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::Config;
 use super::draft::Draft;
 use super::faults::Place;
 use super::keys::{self, KEYS, Key, Kind, TABLES};
 use super::values;
+use crate::model::access::Network;
 
 /// Reads `text` into `draft`, faults included.
 pub(super) fn read(text: &str, draft: &mut Draft) {
@@ -96,30 +98,67 @@ impl Reader<'_> {
                 }
                 None => self.wrong_type(key, line, "must be text in quotes"),
             },
-            Kind::WebsocketFrom => match value.get_ref().as_array() {
-                Some(list) => self.read_networks(key, line, list),
+            Kind::Switch(set) => match value.get_ref().as_bool() {
+                Some(on) => {
+                    set(&mut self.draft.config, on);
+                    self.note(key, line, Ok(()));
+                }
+                None => self.wrong_type(key, line, "must be true or false"),
+            },
+            Kind::Networks(set) => match value.get_ref().as_array() {
+                Some(list) => self.read_networks(key, line, list, set),
                 None => self.wrong_type(key, line, "must be a list such as [\"private\"]"),
             },
+            Kind::OneOf { numbers, set } => {
+                let shape = numbers
+                    .iter()
+                    .map(u64::to_string)
+                    .collect::<Vec<_>>()
+                    .join(" or ");
+                let fits = |number: u64| numbers.contains(&number);
+                let set = |config: &mut Config, number| set(config, number);
+                self.read_number(key, value, &format!("must be {shape}"), fits, set);
+            }
             Kind::Number { min, max, set } => {
                 let shape = format!("must be a whole number from {min} to {max}");
-                let Some(integer) = value.get_ref().as_integer() else {
-                    return self.wrong_type(key, line, &shape);
-                };
-                let number = u64::from_str_radix(integer.as_str(), integer.radix());
-                let result = match number {
-                    Ok(number) if (min..=max).contains(&number) => {
-                        set(&mut self.draft.config.limits, number);
-                        Ok(())
-                    }
-                    Ok(_) | Err(_) => Err(format!("{shape}, not {integer}")),
-                };
-                self.note(key, line, result);
+                let fits = |number: u64| (min..=max).contains(&number);
+                let set = |config: &mut Config, number| set(&mut config.limits, number);
+                self.read_number(key, value, &shape, fits, set);
             }
         }
     }
 
+    fn read_number(
+        &mut self,
+        key: &'static Key,
+        value: &Spanned<DeValue<'_>>,
+        shape: &str,
+        fits: impl FnOnce(u64) -> bool,
+        set: impl FnOnce(&mut Config, u64),
+    ) {
+        let line = self.line(value.span().start);
+        let Some(integer) = value.get_ref().as_integer() else {
+            return self.wrong_type(key, line, shape);
+        };
+        let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let result = match number.filter(|number| fits(*number)) {
+            Some(number) => {
+                set(&mut self.draft.config, number);
+                Ok(())
+            }
+            None => Err(format!("{shape}, not {integer}")),
+        };
+        self.note(key, line, result);
+    }
+
     /// Takes over the list if each entry of it is right.
-    fn read_networks(&mut self, key: &'static Key, line: usize, list: &DeArray<'_>) {
+    fn read_networks(
+        &mut self,
+        key: &'static Key,
+        line: usize,
+        list: &DeArray<'_>,
+        set: fn(&mut Config, Vec<Network>),
+    ) {
         let mut found = Vec::new();
         let mut refused = list.is_empty();
         if refused {
@@ -141,7 +180,7 @@ impl Reader<'_> {
             }
         }
         if !refused {
-            self.draft.config.access.websocket_from = found;
+            set(&mut self.draft.config, found);
             self.note(key, line, Ok(()));
         }
     }
@@ -234,16 +273,15 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_with_their_lines() {
-        let text = "board = \"pi\"\n[broadcasts]\npoll_secs = 3\n[simplepush]\n[upstream]\n\
+        let text = "board = \"pi\"\n[broadcasts]\npoll_secs = 3\n[upstream]\n\
                     [access]\njoin_tokens = []\n[limits]\nspeed = 1\n";
         assert_eq!(
             faults(text),
             "f:1: unknown key \"board\"\n\
              f:2: unknown key \"broadcasts\"\n\
-             f:4: unknown key \"simplepush\"\n\
-             f:5: unknown key \"upstream\"\n\
-             f:7: unknown key \"join_tokens\" in [access]\n\
-             f:9: unknown key \"speed\" in [limits]"
+             f:4: unknown key \"upstream\"\n\
+             f:6: unknown key \"join_tokens\" in [access]\n\
+             f:8: unknown key \"speed\" in [limits]"
         );
     }
 
@@ -307,6 +345,22 @@ mod tests {
             (
                 "limits.store_queue_max = \"9\"",
                 "f:1: store_queue_max must be a whole number from 1 to 1000000",
+            ),
+            (
+                "simplepush.udp_wakeup = 1",
+                "f:1: udp_wakeup must be true or false",
+            ),
+            (
+                "simplepush.offline_status = \"200\"",
+                "f:1: offline_status must be 200 or 202",
+            ),
+            (
+                "simplepush.offline_status = 204",
+                "f:1: offline_status must be 200 or 202, not 204",
+            ),
+            (
+                "simplepush.udp_proxy = \"ftp://h\"",
+                "f:1: udp_proxy must start with http:// or https://",
             ),
             (
                 "limits.store_queue_max = 9.0",

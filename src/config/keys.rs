@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::model::access::Network;
 use crate::model::limits::{BODY_BYTES_MAX, Limits, MESSAGE_OVERHEAD_BYTES};
 
+use super::Config;
 use super::values::{self, SetText};
 
 /// One key of the configuration file.
@@ -20,8 +22,15 @@ pub(super) struct Key {
 pub(super) enum Kind {
     /// Text in quotes.
     Text(SetText),
-    /// The list of networks that may open a websocket.
-    WebsocketFrom,
+    /// `true` or `false`.
+    Switch(fn(&mut Config, bool)),
+    /// One of these whole numbers.
+    OneOf {
+        numbers: &'static [u64],
+        set: fn(&mut Config, u64),
+    },
+    /// A list of networks.
+    Networks(fn(&mut Config, Vec<Network>)),
     /// A whole number within bounds, both included.
     Number {
         min: u64,
@@ -31,7 +40,7 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 2] = ["access", "limits"];
+pub(super) const TABLES: [&str; 3] = ["access", "limits", "simplepush"];
 
 /// The key of this name in this table.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
@@ -47,7 +56,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 26] = [
+pub(super) static KEYS: [Key; 32] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -57,7 +66,30 @@ pub(super) static KEYS: [Key; 26] = [
     Key {
         table: "access",
         name: "websocket_from",
-        kind: Kind::WebsocketFrom,
+        kind: Kind::Networks(|c, networks| c.access.websocket_from = networks),
+    },
+    Key {
+        table: "simplepush",
+        name: "offline_status",
+        kind: Kind::OneOf {
+            numbers: &[200, 202],
+            set: values::set_offline_status,
+        },
+    },
+    Key {
+        table: "simplepush",
+        name: "udp_wakeup",
+        kind: Kind::Switch(|c, on| c.simplepush.udp_wakeup = on),
+    },
+    Key {
+        table: "simplepush",
+        name: "udp_from",
+        kind: Kind::Networks(|c, networks| c.simplepush.udp_from = networks),
+    },
+    Key {
+        table: "simplepush",
+        name: "udp_proxy",
+        kind: Kind::Text(values::set_udp_proxy),
     },
     number("hello_timeout_secs", 1, 300, |l, n| {
         l.hello_timeout = secs(n)
@@ -65,6 +97,10 @@ pub(super) static KEYS: [Key; 26] = [
     number("simplepush_hello_timeout_secs", 1, 300, |l, n| {
         l.simplepush_hello_timeout = secs(n)
     }),
+    number("redelivery_interval_secs", 1, 86_400, |l, n| {
+        l.redelivery_interval = secs(n)
+    }),
+    number("udp_idle_secs", 1, 3600, |l, n| l.udp_idle = secs(n)),
     number("ping_interval_secs", 2, 86_400, |l, n| {
         l.ping_interval = secs(n)
     }),
@@ -201,7 +237,12 @@ mod tests {
         let mut compared = 0;
         for (table, name, default, _) in documented() {
             if default == "none" {
-                assert_eq!((name, Config::default().public_url), ("public_url", None));
+                let defaults = Config::default();
+                match name {
+                    "public_url" => assert_eq!(defaults.public_url, None),
+                    "udp_proxy" => assert_eq!(defaults.simplepush.udp_proxy, None),
+                    other => panic!("{other} has a default"),
+                }
             } else {
                 let config = load(&file_with(table, name, default));
                 assert_eq!(config, Ok(Config::default()), "{name}");
@@ -224,14 +265,14 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 19);
+        assert_eq!(compared, 21);
     }
 
     #[test]
     fn every_number_is_taken_at_its_bounds_and_refused_past_them() {
         let numbers = KEYS.iter().filter_map(|key| match key.kind {
             Kind::Number { min, max, .. } => Some((key.name, min, max)),
-            Kind::Text(_) | Kind::WebsocketFrom => None,
+            Kind::Text(_) | Kind::Switch(_) | Kind::OneOf { .. } | Kind::Networks(_) => None,
         });
         let (mut lowest, mut highest) = ("[limits]\n".to_owned(), "[limits]\n".to_owned());
         let mut past = 0;
@@ -248,7 +289,7 @@ mod tests {
                 past += 1;
             }
         }
-        assert_eq!(past, 38);
+        assert_eq!(past, 42);
         assert!(load(&lowest).is_ok());
         assert!(load(&highest).is_ok());
     }

@@ -17,6 +17,7 @@ use crate::model::access::Access;
 use crate::model::durability::Durability;
 use crate::model::limits::Limits;
 use crate::model::public_url::PublicUrl;
+use crate::model::simplepush::SimplePush;
 
 pub use self::faults::Faults;
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub durability: Durability,
     /// Who may open a websocket.
     pub access: Access,
+    /// What may be chosen about SimplePush.
+    pub simplepush: SimplePush,
     /// The numbers that may be tuned.
     pub limits: Limits,
 }
@@ -78,6 +81,7 @@ impl Default for Config {
             log: LevelFilter::Info,
             durability: Durability::default(),
             access: Access::default(),
+            simplepush: SimplePush::default(),
             limits: Limits::default(),
         }
     }
@@ -130,6 +134,11 @@ mod tests {
             durability = "relaxed"
             [access]
             websocket_from = ["private", "203.0.113.0/24"]
+            [simplepush]
+            offline_status = 200
+            udp_wakeup = true
+            udp_from = ["10.0.0.0/8"]
+            udp_proxy = "http://operator.example/wakeup"
             [limits]
             ack_window_millis = 20
         "#;
@@ -144,6 +153,12 @@ mod tests {
         };
         let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();
         expected.access.websocket_from.push(block);
+        expected.simplepush = SimplePush {
+            offline_status: 200,
+            udp_wakeup: true,
+            udp_from: vec![Network::new("10.0.0.0".parse().unwrap(), 8).unwrap()],
+            udp_proxy: Some("http://operator.example/wakeup".into()),
+        };
         expected.limits.ack_window = Duration::from_millis(20);
         assert_eq!(load(text, &Flags::default()), Ok(expected));
     }

@@ -66,6 +66,18 @@ pub(super) fn set_durability(config: &mut Config, text: &str) -> Result<(), Stri
     Ok(())
 }
 
+/// One of the numbers that its key takes.
+pub(super) fn set_offline_status(config: &mut Config, number: u64) {
+    config.simplepush.offline_status = if number == 200 { 200 } else { 202 };
+}
+
+/// An URL of somebody else is as limited as our own.
+pub(super) fn set_udp_proxy(config: &mut Config, text: &str) -> Result<(), String> {
+    let url = PublicUrl::new(text).map_err(|error| error.to_string())?;
+    config.simplepush.udp_proxy = Some(url.as_str().into());
+    Ok(())
+}
+
 /// The networks behind one entry of a list: `"private"`, `"any"`, an address or a CIDR block.
 pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
     match text {

@@ -5,31 +5,36 @@
 //! reading slowly, or owed a message that had to be written first), new ones go to flash and are
 //! fetched from there in their order; no message waits for another one's ack.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+mod catching_up;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::channels::Channels;
 use super::counters::Counters;
 use super::desk::Desk;
 use super::outbox::{Fate, Outbox, Waiting};
 use super::{RequestId, SessionId};
+use crate::model::dialect::Dialect;
 use crate::model::durability::Durability;
 use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::limits::Limits;
 use crate::model::message::PushMessage;
-use crate::model::store::{Deletion, StoreOp};
+use crate::model::store::{Deletion, StoreOp, Subscription};
 use crate::model::time::Now;
+use crate::model::version::Version;
 use crate::protocol::client_message::AckCode;
 use crate::protocol::problem::Problem;
-
-/// Most messages of one page from flash.
-const PAGE_MESSAGES_MAX: u32 = 64;
+use crate::protocol::server_message::{self, Update};
 
 /// A user agent whose hello has been answered.
 #[derive(Debug)]
 pub(super) struct Agent {
     pub(super) uaid: Uaid,
     session: SessionId,
-    channels: BTreeSet<ChannelId>,
+    dialect: Dialect,
+    pub(super) channels: Channels,
     /// The subscription whose end the storage has not confirmed: pages read before that may hold
     /// messages of it. There is one at most, because the session pauses for it.
     ending: Option<ChannelId>,
@@ -45,6 +50,8 @@ pub(super) struct Agent {
     to_fetch: usize,
     /// Bytes given to the socket that it has not taken yet.
     unsent_bytes: usize,
+    /// Whether the desk will come back to see what was not acked.
+    redelivery_set: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -56,6 +63,10 @@ enum Mode {
 #[derive(Debug)]
 struct Unacked {
     channel: ChannelId,
+    /// What it was sent as, if as a version update.
+    version: Option<Version>,
+    /// `None`: it may be sent again at once.
+    sent_at: Option<Instant>,
     /// Sent as soon as it was accepted: the user agent cannot have seen it before.
     first_time: bool,
     place: Place,
@@ -87,11 +98,12 @@ pub(super) struct Post {
 
 impl Agent {
     /// One whose name was made just now: nothing can be on flash for it.
-    pub(super) const fn new(uaid: Uaid, session: SessionId) -> Self {
+    pub(super) const fn new(uaid: Uaid, session: SessionId, dialect: Dialect) -> Self {
         Self {
             uaid,
             session,
-            channels: BTreeSet::new(),
+            dialect,
+            channels: Channels::new(),
             ending: None,
             unacked: BTreeMap::new(),
             some_unlisted: false,
@@ -99,24 +111,36 @@ impl Agent {
             cursor: MessageId::ZERO,
             to_fetch: 0,
             unsent_bytes: 0,
+            redelivery_set: false,
         }
     }
 
     /// One that was here before, with what it is subscribed to.
-    pub(super) fn returning(uaid: Uaid, session: SessionId, channels: Vec<ChannelId>) -> Self {
+    pub(super) fn returning(
+        uaid: Uaid,
+        session: SessionId,
+        dialect: Dialect,
+        subscriptions: Vec<Subscription>,
+    ) -> Self {
         Self {
-            channels: channels.into_iter().collect(),
+            channels: Channels::loaded(subscriptions),
             mode: Mode::CatchingUp { fetching: false },
-            ..Self::new(uaid, session)
+            ..Self::new(uaid, session, dialect)
         }
     }
 
-    pub(super) fn is_subscribed(&self, channel: ChannelId) -> bool {
-        self.channels.contains(&channel)
+    pub(super) const fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
-    pub(super) fn subscribe(&mut self, channel: ChannelId) {
-        self.channels.insert(channel);
+    /// Whether the next message is sent as soon as it is accepted, if nothing is in its way.
+    pub(super) fn is_live(&self) -> bool {
+        self.mode == Mode::Live
+    }
+
+    /// Whether nothing is owed to it.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_live() && self.unacked.is_empty() && !self.some_unlisted && self.unsent_bytes == 0
     }
 
     /// How many messages wait for their acks in memory only.
@@ -126,27 +150,28 @@ impl Agent {
     }
 
     /// Sends a message with TTL 0, or drops it: nobody waits for it.
-    pub(super) fn deliver_now_or_never(&mut self, post: &Post, desk: &mut Desk) {
-        let text = desk.notification(&post.message);
+    pub(super) fn deliver_now_or_never(&mut self, now: Now, post: &Post, desk: &mut Desk) {
+        let text = self.frame(&post.message, desk);
         if self.has_room_for(text.len(), &desk.limits) {
-            self.list(&post.message, true, Place::Nowhere, &desk.limits);
+            let version = version_of(&post.message);
+            self.list(now, &post.message, version, true, Place::Nowhere, desk);
             self.send(text, &mut desk.out);
         }
         desk.out.accept(post.request);
     }
 
     /// Takes an accepted message. Returns whether its window must be watched.
-    pub(super) fn deliver(&mut self, post: Post, desk: &mut Desk) -> bool {
+    pub(super) fn deliver(&mut self, now: Now, post: Post, desk: &mut Desk) -> bool {
         let Post { request, message } = post;
-        let must_replace_on_flash = self.must_replace_on_flash(&message, &mut desk.out);
+        let must_replace_on_flash = self.must_replace_on_flash(&message, desk);
         let list_is_full = self.unacked.len() >= desk.limits.unacked_per_session_max;
         if self.mode != Mode::Live || must_replace_on_flash || list_is_full {
-            self.keep_and_fetch(message, false, request, &mut desk.out);
+            self.keep_and_fetch(message, None, request, desk);
             return false;
         }
-        let text = desk.notification(&message);
+        let text = self.frame(&message, desk);
         if !self.has_room_for(text.len(), &desk.limits) {
-            self.keep_and_fetch(message, false, request, &mut desk.out);
+            self.keep_and_fetch(message, None, request, desk);
             return false;
         }
         self.cursor = message.id;
@@ -154,7 +179,8 @@ impl Agent {
             message: Arc::clone(&message),
             request,
         };
-        self.list(&message, true, Place::Held(held), &desk.limits);
+        let version = version_of(&message);
+        self.list(now, &message, version, true, Place::Held(held), desk);
         self.send(text, &mut desk.out);
         if desk.durability == Durability::Relaxed {
             desk.out.accept(request);
@@ -164,13 +190,13 @@ impl Agent {
 
     /// Sends a message to flash, from where this session will fetch it.
     ///
-    /// `lost`: its endpoint was minted under a database that is gone.
+    /// `lost`: as in [`StoreOp::Enqueue`].
     pub(super) fn keep_and_fetch(
         &mut self,
         message: Arc<PushMessage>,
-        lost: bool,
+        lost: Option<Dialect>,
         request: RequestId,
-        out: &mut Outbox,
+        desk: &mut Desk,
     ) {
         if self.mode == Mode::Live {
             self.mode = Mode::CatchingUp { fetching: false };
@@ -179,8 +205,9 @@ impl Agent {
         let fate = Fate {
             request,
             fetched_by: Some(self.session),
+            handed: false,
         };
-        out.keep(self.uaid, message, lost, fate);
+        desk.keep(self.uaid, message, lost, fate);
     }
 
     /// A message of [`keep_and_fetch`](Self::keep_and_fetch) is on flash, or was refused there.
@@ -189,50 +216,17 @@ impl Agent {
         self.catch_up(now, desk);
     }
 
-    /// Asks for the next page if one is needed and the user agent keeps up.
-    pub(super) fn catch_up(&mut self, now: Now, desk: &mut Desk) {
-        if self.mode != (Mode::CatchingUp { fetching: false }) || self.unsent_bytes > 0 {
-            return;
-        }
-        self.mode = Mode::CatchingUp { fetching: true };
-        let op = StoreOp::Fetch {
-            uaid: self.uaid,
-            after: self.cursor,
-            now: desk.service_time(now),
-            messages_max: PAGE_MESSAGES_MAX,
-            bytes_max: desk.limits.unsent_bytes_max,
-        };
-        desk.out.store(op, Waiting::Page(self.session));
-    }
-
-    /// Sends a page of messages from flash.
-    pub(super) fn page(
-        &mut self,
-        messages: Vec<PushMessage>,
-        more: bool,
-        now: Now,
-        desk: &mut Desk,
-    ) {
-        let service_time = desk.service_time(now);
-        for message in messages {
-            self.cursor = message.id;
-            // Unregistered since the page was read, or expired.
-            if self.ending == Some(message.channel) || message.expires_at() <= service_time {
-                continue;
+    /// The frame that carries one message.
+    fn frame(&self, message: &PushMessage, desk: &Desk) -> String {
+        match message.payload.update() {
+            Some(update) => {
+                let spelling = self.channels.spelling(message.channel);
+                let version = update.version.version();
+                let data = update.data.as_deref();
+                server_message::updates(&[Update::new(message.channel, spelling, version, data)])
             }
-            // Flash has messages of subscriptions only: one not known here was taken back in.
-            self.channels.insert(message.channel);
-            self.list(&message, false, Place::Flash(None), &desk.limits);
-            let text = desk.notification(&message);
-            self.send(text, &mut desk.out);
+            None => desk.notification(message),
         }
-        // Messages given to the storage thread behind this page are not in it.
-        if !more && self.to_fetch == 0 {
-            self.mode = Mode::Live;
-            return;
-        }
-        self.mode = Mode::CatchingUp { fetching: false };
-        self.catch_up(now, desk);
     }
 
     /// The socket has taken everything that it was given.
@@ -266,8 +260,39 @@ impl Agent {
                     out.accept(request);
                 }
                 let owner = Some(self.uaid);
-                out.delete(now.monotonic, Deletion { id, owner });
+                out.delete(now.monotonic, Deletion::Message { id, owner });
             }
+        }
+    }
+
+    /// Takes an ack of a version: of everything that the channel was sent up to it.
+    pub(super) fn ack_version(
+        &mut self,
+        channel: ChannelId,
+        version: Version,
+        now: Now,
+        out: &mut Outbox,
+    ) {
+        let is_seen = |unacked: &Unacked| {
+            unacked.channel == channel && unacked.version.is_some_and(|sent| sent <= version)
+        };
+        let all = self.unacked.iter();
+        let seen: Vec<MessageId> = all
+            .filter(|(_, unacked)| is_seen(unacked))
+            .map(|(id, _)| *id)
+            .collect();
+        if seen.is_empty() || self.some_unlisted {
+            // It was sent on an earlier session, or when the list was full.
+            let uaid = self.uaid;
+            let deletion = Deletion::Update {
+                uaid,
+                channel,
+                version,
+            };
+            out.delete(now.monotonic, deletion);
+        }
+        for id in seen {
+            self.ack(id, AckCode::Delivered, now, out);
         }
     }
 
@@ -285,9 +310,9 @@ impl Agent {
     }
 
     /// The window of a held message has ended: it goes to flash, unless it was acked.
-    pub(super) fn window_ended(&mut self, id: MessageId, out: &mut Outbox) {
+    pub(super) fn window_ended(&mut self, id: MessageId, desk: &mut Desk) {
         if let Some(held) = self.take_held(id, |held| Place::Flash(Some(held.request))) {
-            keep_held(self.uaid, held, out);
+            self.keep_held(held, true, desk);
         }
     }
 
@@ -301,7 +326,7 @@ impl Agent {
 
     /// Ends a subscription at once: nothing of it is sent or kept from here on.
     pub(super) fn unsubscribe(&mut self, channel: ChannelId, out: &mut Outbox) {
-        self.channels.remove(&channel);
+        self.channels.remove(channel);
         self.ending = Some(channel);
         let all = std::mem::take(&mut self.unacked).into_iter();
         let (ended, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -321,12 +346,28 @@ impl Agent {
     }
 
     /// The session ends: what only memory holds goes to flash, in its order.
-    pub(super) fn leave(&mut self, out: &mut Outbox) {
+    pub(super) fn leave(&mut self, desk: &mut Desk) {
         for (_, unacked) in std::mem::take(&mut self.unacked) {
             if let Place::Held(held) = unacked.place {
-                keep_held(self.uaid, held, out);
+                self.keep_held(held, false, desk);
             }
         }
+        let uaid = self.uaid;
+        let versions = self.channels.unwritten(desk.version_clock.version());
+        if !versions.is_empty() {
+            let op = StoreOp::SaveVersions { uaid, versions };
+            desk.out.store(op, Waiting::Nobody);
+        }
+    }
+
+    /// `handed`: its user agent is still here.
+    fn keep_held(&self, held: Held, handed: bool, desk: &mut Desk) {
+        let fate = Fate {
+            request: held.request,
+            fetched_by: None,
+            handed,
+        };
+        desk.keep(self.uaid, held.message, None, fate);
     }
 
     /// Whether an older message of this topic may be on flash, where it is replaced in the same
@@ -334,7 +375,7 @@ impl Agent {
     ///
     /// One that is only held goes there now. Dropped instead, it would be lost with a newer one that
     /// is refused or dies with the process.
-    fn must_replace_on_flash(&mut self, newer: &PushMessage, out: &mut Outbox) -> bool {
+    fn must_replace_on_flash(&mut self, newer: &PushMessage, desk: &mut Desk) -> bool {
         if newer.topic.is_none() {
             return false;
         }
@@ -349,19 +390,35 @@ impl Agent {
             }
         }
         if let Some(older) = held {
-            self.window_ended(older, out);
+            self.window_ended(older, desk);
         }
         on_flash || held.is_some()
     }
 
     /// Remembers a message that is being sent, so that its ack is understood.
-    fn list(&mut self, message: &PushMessage, first_time: bool, place: Place, limits: &Limits) {
-        if self.unacked.len() >= limits.unacked_per_session_max {
+    fn list(
+        &mut self,
+        now: Now,
+        message: &PushMessage,
+        version: Option<Version>,
+        first_time: bool,
+        place: Place,
+        desk: &mut Desk,
+    ) {
+        self.watch_redelivery(now, desk);
+        let sent_at = Some(now.monotonic);
+        if let Some(again) = self.unacked.get_mut(&message.id) {
+            (again.sent_at, again.version) = (sent_at, version);
+            return;
+        }
+        if self.unacked.len() >= desk.limits.unacked_per_session_max {
             self.some_unlisted = true;
             return;
         }
         let unacked = Unacked {
             channel: message.channel,
+            version,
+            sent_at,
             first_time,
             place,
         };
@@ -397,12 +454,10 @@ fn replaces(newer: &PushMessage, older: &PushMessage) -> bool {
     newer.channel == older.channel && newer.topic == older.topic
 }
 
-fn keep_held(uaid: Uaid, held: Held, out: &mut Outbox) {
-    let fate = Fate {
-        request: held.request,
-        fetched_by: None,
-    };
-    out.keep(uaid, held.message, false, fate);
+/// The version that a message carries by itself.
+fn version_of(message: &PushMessage) -> Option<Version> {
+    let update = message.payload.update()?;
+    Some(update.version.version())
 }
 
 #[cfg(test)]
@@ -410,7 +465,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::Input;
-    use super::super::testing::{EMPTY_PAGE, KEPT, Out, Table, channel_id, page, versions};
+    use super::super::testing::{EMPTY_PAGE, KEPT, Out, Table, loaded, page, versions};
     use super::*;
     use crate::model::store::{EnqueueOutcome, StoreError, StoreReply};
 
@@ -444,7 +499,10 @@ mod tests {
         let [StoreOp::Delete(deletions)] = table.asked.as_slice() else {
             panic!("{:?}", table.asked);
         };
-        assert_eq!(deletions[0].id, message.id);
+        let [Deletion::Message { id, .. }] = deletions.as_slice() else {
+            panic!("{deletions:?}");
+        };
+        assert_eq!(*id, message.id);
     }
 
     #[test]
@@ -517,7 +575,7 @@ mod tests {
         let (old, uaid) = table.newcomer();
         let endpoint = table.register(old, 1);
         table.again(&uaid);
-        table.stored(vec![StoreReply::Loaded(vec![channel_id(1)])]);
+        table.stored(vec![loaded(1)]);
         // The first page is under way: this one is not in it, and must not overtake it.
         let (request, outs) = table.post(&endpoint, 60, None);
         assert_eq!(outs, []);
@@ -589,7 +647,7 @@ mod tests {
         let message = table.asked_to_keep();
         table.stored(vec![KEPT]);
         table.again(&uaid);
-        table.stored(vec![StoreReply::Loaded(vec![channel_id(1)])]);
+        table.stored(vec![loaded(1)]);
         table.pass(Duration::from_secs(6));
         assert_eq!(table.stored(vec![page(vec![message])]), []);
     }
@@ -624,7 +682,7 @@ mod tests {
             Some(StoreOp::Enqueue { message, .. }) => message.as_ref().clone(),
             other => panic!("{other:?}"),
         };
-        table.stored(vec![KEPT, StoreReply::Loaded(vec![channel_id(1)])]);
+        table.stored(vec![KEPT, loaded(1)]);
         assert_eq!(table.unregister(id, 1), [Out::Paused(id)]);
         assert_eq!(table.stored(vec![page(vec![message])]), []);
         let outs = table.stored(vec![StoreReply::Done]);

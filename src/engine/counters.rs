@@ -11,6 +11,8 @@ pub struct Snapshot {
     pub user_agents_connected: u64,
     /// Open websockets, those without a hello included.
     pub websockets_open: u64,
+    /// SimplePush user agents that wait for a datagram.
+    pub user_agents_asleep: u64,
     /// Push messages on their way: sent and not acked, not written either.
     pub messages_held: u64,
     /// Their bytes, and those that wait for the storage thread.
@@ -26,7 +28,7 @@ pub struct Snapshot {
 /// Sums since the start. Each only grows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Counters {
-    /// Push messages answered 201.
+    /// Push messages and version updates that were accepted (200, 201, 202).
     pub messages_accepted: u64,
     /// Push messages refused for what they are or where they went (4xx).
     pub messages_refused: u64,
@@ -56,6 +58,8 @@ pub struct Counters {
     pub websockets_faulted: u64,
     /// Websockets closed because they fell silent.
     pub websockets_timed_out: u64,
+    /// Wake-up datagrams sent to user agents that sleep, by ourselves or by the operator's proxy.
+    pub wakeups_sent: u64,
     /// Writes that the storage refused.
     pub storage_faults: u64,
 }

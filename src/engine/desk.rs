@@ -1,14 +1,19 @@
-//! What every part of the engine works with: the limits, the keys, the clock of service, and the
+//! What every part of the engine works with: the limits, the keys, the clocks of its own, and the
 //! outbox.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::outbox::Outbox;
+use super::outbox::{Fate, Keeping, Outbox};
+use super::version_clock::VersionClock;
+use super::{SessionId, Settings};
+use crate::model::dialect::Dialect;
 use crate::model::durability::Durability;
-use crate::model::ids::{DatabaseId, MessageId};
+use crate::model::ids::{DatabaseId, MessageId, Uaid};
 use crate::model::limits::Limits;
 use crate::model::message::PushMessage;
-use crate::model::store::Opened;
+use crate::model::simplepush::SimplePush;
 use crate::model::time::{Now, ServiceTime};
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
@@ -19,29 +24,39 @@ use crate::protocol::server_message;
 pub(super) struct Desk {
     pub(super) limits: Limits,
     pub(super) durability: Durability,
+    pub(super) simplepush: SimplePush,
     pub(super) public_url: Option<BaseUrl>,
     pub(super) keyring: Keyring,
     pub(super) database: DatabaseId,
     pub(super) started: Instant,
     pub(super) out: Outbox,
+    pub(super) version_clock: VersionClock,
+    /// When to look for updates that were not acked. All intervals are equally long, so it is in
+    /// order. A session that has ended is passed over.
+    pub(super) redeliveries: VecDeque<(Instant, SessionId)>,
     /// Service time at `started`.
     served_before: ServiceTime,
     last_id: MessageId,
 }
 
 impl Desk {
-    pub(super) fn new(
-        now: Now,
-        limits: Limits,
-        durability: Durability,
-        public_url: Option<BaseUrl>,
-        keyring: Keyring,
-        opened: Opened,
-    ) -> Option<Self> {
-        Some(Self {
-            out: Outbox::new(&limits),
+    pub(super) fn new(now: Now, settings: Settings) -> Option<Self> {
+        let Settings {
             limits,
             durability,
+            simplepush,
+            public_url,
+            access: _,
+            keyring,
+            opened,
+        } = settings;
+        Some(Self {
+            out: Outbox::new(&limits),
+            version_clock: VersionClock::new(now, opened.version_clock),
+            redeliveries: VecDeque::new(),
+            limits,
+            durability,
+            simplepush,
             public_url,
             keyring,
             database: opened.database,
@@ -61,6 +76,23 @@ impl Desk {
     pub(super) const fn next_message_id(&mut self) -> MessageId {
         self.last_id = self.last_id.next();
         self.last_id
+    }
+
+    /// Sends a push message to flash.
+    pub(super) fn keep(
+        &mut self,
+        uaid: Uaid,
+        message: Arc<PushMessage>,
+        lost: Option<Dialect>,
+        fate: Fate,
+    ) {
+        self.out.keep(Keeping {
+            uaid,
+            message,
+            lost,
+            version_clock: self.version_clock.version(),
+            fate,
+        });
     }
 
     /// The frame that carries `message`, under its token.

@@ -1,19 +1,40 @@
-//! What an HTTP request comes to: a push message, a deletion, a websocket, or a refusal.
+//! What an HTTP request comes to: a push message, a version update, a deletion, a websocket, or a
+//! refusal.
 
 use std::sync::Arc;
 
-use super::agent::Post;
-use super::outbox::{Fate, Waiting};
+use super::agent::{Agent, Post};
+use super::outbox::{Acceptance, Fate, Waiting};
 use super::session::Session;
 use super::{Engine, Output, RequestId, Stop};
+use crate::model::dialect::Dialect;
 use crate::model::ids::MessageId;
-use crate::model::message::PushMessage;
+use crate::model::message::{Payload, PushMessage, Ttl, Urgency};
 use crate::model::store::{Deletion, StoreOp};
 use crate::model::time::Now;
+use crate::model::version::{NewVersion, VersionUpdate};
 use crate::protocol::http::{Request, Response, Route, Upgrade};
 use crate::protocol::keyring::Endpoint;
 use crate::protocol::problem::Problem;
 use crate::protocol::push_request::{self, Draft};
+use crate::protocol::update_request::{self, UpdateDraft};
+
+/// What an endpoint can be asked to do.
+const ENDPOINT_METHODS: &str = "POST, PUT";
+
+/// The subscription that a request is about, by its URL alone.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    endpoint: Endpoint,
+    /// `Some`: it was minted under a database that is gone, for a user agent of this dialect.
+    lost: Option<Dialect>,
+}
+
+/// What was sent to an endpoint.
+enum Posted {
+    Message(Draft),
+    Update(UpdateDraft),
+}
 
 impl Engine {
     /// Decides on a request. The answer may come later, from the user agent or the storage.
@@ -27,21 +48,26 @@ impl Engine {
         // The path borrows from the request, whose other parts are taken apart below.
         let path = head.path.clone();
         let route = Route::of(&path);
-        match (route, head.method.as_str()) {
-            (Route::OpenEndpoint(token), "POST") => {
-                self.post(now, request, self.endpoint(token, false), head);
+        let target = match route {
+            Route::OpenEndpoint(token) => self.target(token, Dialect::WebPush, |endpoint| {
+                endpoint.restricted_to.is_none()
+            }),
+            Route::RestrictedEndpoint(token) => self.target(token, Dialect::WebPush, |endpoint| {
+                endpoint.restricted_to.is_some()
+            }),
+            Route::UpdateEndpoint(token) => self.target(token, Dialect::SimplePush, |_| true),
+            Route::Message(token) if head.method == "DELETE" => {
+                return self.delete_message(now, request, token);
             }
-            (Route::RestrictedEndpoint(token), "POST") => {
-                self.post(now, request, self.endpoint(token, true), head);
+            Route::Message(_) => {
+                return self.respond(request, Response::method_not_allowed("DELETE"));
             }
-            (Route::OpenEndpoint(_) | Route::RestrictedEndpoint(_), _) => {
-                self.respond(request, Response::method_not_allowed("POST"));
-            }
-            (Route::Message(token), "DELETE") => self.delete_message(now, request, token),
-            (Route::Message(_), _) => {
-                self.respond(request, Response::method_not_allowed("DELETE"));
-            }
-            (Route::Other, _) => self.other(request, &head),
+            Route::Other => return self.other(request, &head),
+        };
+        if matches!(head.method.as_str(), "POST" | "PUT") {
+            self.post(now, request, target, head);
+        } else {
+            self.respond(request, Response::method_not_allowed(ENDPOINT_METHODS));
         }
     }
 
@@ -60,68 +86,78 @@ impl Engine {
         }
     }
 
-    /// The endpoint behind a token, if it belongs on this kind of path.
-    fn endpoint(&self, token: &str, restricted: bool) -> Option<Endpoint> {
-        self.desk
-            .keyring
-            .open_endpoint(token)
-            .filter(|endpoint| endpoint.restricted_to.is_some() == restricted)
+    /// The subscription behind a token, if it belongs on this kind of path.
+    fn target(
+        &self,
+        token: &str,
+        dialect: Dialect,
+        belongs: impl FnOnce(&Endpoint) -> bool,
+    ) -> Option<Target> {
+        let endpoint = self.desk.keyring.open_endpoint(token).filter(belongs)?;
+        let is_lost = endpoint.database != self.desk.database;
+        Some(Target {
+            endpoint,
+            lost: is_lost.then_some(dialect),
+        })
     }
 
     /// The order of the checks is the main service's: token, authorization, subscription, then the
     /// message itself. Whether an absent user agent has the subscription only the storage knows,
     /// so there a fault of the message waits for that answer.
-    fn post(&mut self, now: Now, request: RequestId, endpoint: Option<Endpoint>, head: Request) {
-        let Some(endpoint) = endpoint else {
+    fn post(&mut self, now: Now, request: RequestId, target: Option<Target>, head: Request) {
+        let Some(target) = target else {
             return self.refuse(request, Problem::BadToken);
         };
-        if let Err(problem) = push_request::authorize(&endpoint, &head.headers) {
+        let endpoint = &target.endpoint;
+        if let Err(problem) = push_request::authorize(endpoint, &head.headers) {
             return self.refuse(request, problem);
         }
-        let draft = push_request::read(&head.headers, head.body);
-        let lost = endpoint.database != self.desk.database;
+        let base_url = head.base_url.clone();
+        let posted = read(head);
         let subscribed = self
-            .agent_of(&endpoint)
-            .map(|agent| agent.is_subscribed(endpoint.channel));
-        let draft = match (draft, subscribed) {
-            (_, Some(false)) if !lost => return self.refuse(request, Problem::NoSubscription),
+            .agent_of(endpoint)
+            .map(|agent| agent.channels.contains(endpoint.channel));
+        let posted = match (posted, subscribed) {
+            (_, Some(false)) if target.lost.is_none() => {
+                return self.refuse(request, Problem::NoSubscription);
+            }
             (Err(problem), Some(true)) => return self.refuse(request, problem),
-            (Err(problem), _) => return self.find(request, &endpoint, lost, Some(problem)),
-            (Ok(draft), _) => draft,
+            (Err(problem), _) => return self.find(request, &target, problem),
+            (Ok(posted), _) => posted,
         };
 
-        let message = self.accept_draft(now, &endpoint, draft);
+        let is_update = matches!(posted, Posted::Update(_));
+        let message = self.accept_posted(now, endpoint, posted);
         let held = self.desk.out.held_bytes();
         if held.saturating_add(message.cost_bytes()) > self.desk.limits.held_bytes_max {
             return self.refuse(request, Problem::Overloaded);
         }
-        let token = self
-            .desk
-            .keyring
-            .seal_message(self.desk.database, message.id);
-        let base_url = self.desk.public_url.as_ref().or(head.base_url.as_ref());
-        let location = base_url.map_or_else(|| format!("/m/{token}"), |base| base.message(&token));
-        let accepted = Response::accepted(location, message.ttl.as_secs());
-        self.desk.out.open_request(request, accepted);
-
-        let subscribed = subscribed == Some(true);
-        self.route_message(now, &endpoint, Post { request, message }, subscribed, lost);
+        let acceptance = if is_update {
+            let stored_status = self.desk.simplepush.offline_status;
+            Acceptance::Update { stored_status }
+        } else {
+            let token = self
+                .desk
+                .keyring
+                .seal_message(self.desk.database, message.id);
+            let base_url = self.desk.public_url.as_ref().or(base_url.as_ref());
+            let location =
+                base_url.map_or_else(|| format!("/m/{token}"), |base| base.message(&token));
+            Acceptance::Message(Response::accepted(location, message.ttl.as_secs()))
+        };
+        self.desk.out.open_request(request, acceptance);
+        let post = Post { request, message };
+        self.route_message(now, &target, post, subscribed == Some(true));
     }
 
     /// Hands an accepted message to its user agent, to the storage, or to nobody.
-    fn route_message(
-        &mut self,
-        now: Now,
-        endpoint: &Endpoint,
-        post: Post,
-        subscribed: bool,
-        lost: bool,
-    ) {
+    fn route_message(&mut self, now: Now, target: &Target, post: Post, subscribed: bool) {
+        let Target { endpoint, lost } = target;
         if post.message.ttl.is_zero() {
             // Now or never: nothing is kept, so nothing is held either.
             match self.agent_of_mut(endpoint) {
-                Some((agent, desk)) if subscribed => agent.deliver_now_or_never(&post, desk),
-                Some(_) | None => self.find_opened(post.request, endpoint, lost, None),
+                Some((agent, desk)) if subscribed => agent.deliver_now_or_never(now, &post, desk),
+                Some(_) | None => self.find_opened(post.request, target, None),
             }
             return;
         }
@@ -131,30 +167,57 @@ impl Engine {
         let session = self.newest.get(&endpoint.uaid).copied();
         match (self.agent_of_mut(endpoint), session, ends) {
             (Some((agent, desk)), Some(session), Some(ends)) if subscribed => {
-                if agent.deliver(post, desk) {
+                if agent.deliver(now, post, desk) {
                     self.windows.push_back((ends, session, id));
                 }
             }
             (Some((agent, desk)), _, _) => {
-                agent.keep_and_fetch(post.message, lost, post.request, &mut desk.out);
+                agent.keep_and_fetch(post.message, *lost, post.request, desk);
             }
             (None, _, _) => {
                 let fate = Fate {
                     request: post.request,
                     fetched_by: None,
+                    handed: false,
                 };
-                self.desk.out.keep(endpoint.uaid, post.message, lost, fate);
+                self.desk.keep(endpoint.uaid, post.message, *lost, fate);
             }
         }
     }
 
-    fn accept_draft(&mut self, now: Now, endpoint: &Endpoint, draft: Draft) -> Arc<PushMessage> {
-        let Draft {
-            ttl,
-            topic,
-            urgency,
-            content,
-        } = draft;
+    fn accept_posted(&mut self, now: Now, endpoint: &Endpoint, posted: Posted) -> Arc<PushMessage> {
+        let (ttl, topic, urgency, payload) = match posted {
+            Posted::Message(draft) => (draft.ttl, draft.topic, draft.urgency, draft.payload),
+            Posted::Update(UpdateDraft { version, data }) => {
+                let version = match version {
+                    Some(version) => NewVersion::Exact(version),
+                    None => self.next_version(endpoint),
+                };
+                let update = VersionUpdate { version, data };
+                (
+                    Ttl::UNBOUNDED,
+                    None,
+                    Urgency::default(),
+                    Payload::Update(update),
+                )
+            }
+        };
+        // What a SimplePush user agent cannot read becomes "there is something new".
+        let agent = self.agent_of(endpoint);
+        let speaks_simplepush = agent.is_some_and(|agent| agent.dialect() == Dialect::SimplePush);
+        let (topic, payload) = match payload {
+            Payload::Empty | Payload::Encrypted(_) if speaks_simplepush => {
+                let update = VersionUpdate::bare(self.next_version(endpoint));
+                (None, Payload::Update(update))
+            }
+            payload @ (Payload::Empty | Payload::Encrypted(_) | Payload::Update(_)) => {
+                (topic, payload)
+            }
+        };
+        if let (Some(update), Some((agent, _))) = (payload.update(), self.agent_of_mut(endpoint)) {
+            let version = update.version.version();
+            agent.channels.note_version(endpoint.channel, version);
+        }
         Arc::new(PushMessage {
             id: self.desk.next_message_id(),
             channel: endpoint.channel,
@@ -162,8 +225,25 @@ impl Engine {
             ttl,
             topic,
             urgency,
-            content,
+            payload,
         })
+    }
+
+    /// The version of an update that names none (R26). Of a user agent that is here and has read
+    /// all that waited for it, all versions are known; of others only the storage knows them.
+    fn next_version(&self, endpoint: &Endpoint) -> NewVersion {
+        let clock = self.desk.version_clock.version();
+        match self.agent_of(endpoint) {
+            None => NewVersion::AtLeast(clock),
+            Some(agent) => {
+                let next = agent.channels.next_version(endpoint.channel, clock);
+                if agent.is_live() {
+                    NewVersion::Exact(next)
+                } else {
+                    NewVersion::AtLeast(next)
+                }
+            }
+        }
     }
 
     /// An application server takes back a message of its own. One that is already gone is no error.
@@ -175,7 +255,7 @@ impl Engine {
         self.drop_held(id);
         self.desk
             .out
-            .delete(now.monotonic, Deletion { id, owner: None });
+            .delete(now.monotonic, Deletion::Message { id, owner: None });
         if self.desk.out.too_many_deletions() {
             self.desk.out.flush_deletions(None);
         }
@@ -197,34 +277,23 @@ impl Engine {
     }
 
     /// Refuses with `problem` if the subscription exists, and with 410 otherwise.
-    fn find(
-        &mut self,
-        request: RequestId,
-        endpoint: &Endpoint,
-        lost: bool,
-        problem: Option<Problem>,
-    ) {
+    fn find(&mut self, request: RequestId, target: &Target, problem: Problem) {
         // Never used as it is: the problem takes its place.
-        self.desk.out.open_request(request, Response::empty(201));
-        self.find_opened(request, endpoint, lost, problem);
+        let never = Acceptance::Message(Response::empty(201));
+        self.desk.out.open_request(request, never);
+        self.find_opened(request, target, Some(problem));
     }
 
-    fn find_opened(
-        &mut self,
-        request: RequestId,
-        endpoint: &Endpoint,
-        lost: bool,
-        problem: Option<Problem>,
-    ) {
+    fn find_opened(&mut self, request: RequestId, target: &Target, problem: Option<Problem>) {
         let op = StoreOp::Find {
-            uaid: endpoint.uaid,
-            channel: endpoint.channel,
-            lost,
+            uaid: target.endpoint.uaid,
+            channel: target.endpoint.channel,
+            lost: target.lost.is_some(),
         };
         self.desk.out.store(op, Waiting::Find { request, problem });
     }
 
-    fn agent_of(&self, endpoint: &Endpoint) -> Option<&super::agent::Agent> {
+    fn agent_of(&self, endpoint: &Endpoint) -> Option<&Agent> {
         let session = self.newest.get(&endpoint.uaid)?;
         self.sessions.get(session).and_then(Session::agent)
     }
@@ -232,7 +301,7 @@ impl Engine {
     fn agent_of_mut(
         &mut self,
         endpoint: &Endpoint,
-    ) -> Option<(&mut super::agent::Agent, &mut super::desk::Desk)> {
+    ) -> Option<(&mut Agent, &mut super::desk::Desk)> {
         let session = self.newest.get(&endpoint.uaid)?;
         let agent = self.sessions.get_mut(session)?.agent_mut()?;
         Some((agent, &mut self.desk))
@@ -245,6 +314,15 @@ impl Engine {
     fn respond(&mut self, request: RequestId, response: Response) {
         self.desk.out.push(Output::Respond { request, response });
     }
+}
+
+/// What a POST or a PUT to an endpoint says.
+fn read(head: Request) -> Result<Posted, Problem> {
+    if head.method == "PUT" {
+        let update = update_request::read(&head.headers, head.query.as_deref(), head.body)?;
+        return Ok(Posted::Update(update));
+    }
+    push_request::read(&head.headers, head.body).map(Posted::Message)
 }
 
 #[cfg(test)]

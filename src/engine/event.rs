@@ -1,9 +1,13 @@
 //! What can happen to the engine, and what it asks for: the whole of its language with `io`.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 use crate::model::store::{StoreOp, StoreReply};
+use crate::model::wakeup::Wakeup;
 use crate::protocol::client_message::MessageError;
 use crate::protocol::http::{BaseUrl, Request, Response};
+use crate::protocol::simplepush_message::Refusal;
 
 /// Names one websocket for as long as it is open.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -24,6 +28,13 @@ pub enum Input<'a> {
         session: SessionId,
         /// The whole message.
         text: &'a str,
+    },
+    /// A user agent sent a binary message. Never between [`Output::Pause`] and [`Output::Resume`].
+    Binary {
+        /// Which.
+        session: SessionId,
+        /// The whole message.
+        bytes: &'a [u8],
     },
     /// A user agent sent a websocket ping or pong: it is there.
     Alive {
@@ -67,6 +78,8 @@ pub enum Input<'a> {
 pub struct Opening {
     /// Its name from here on.
     pub session: SessionId,
+    /// Where the user agent is.
+    pub peer: IpAddr,
     /// How the user agent reached us.
     pub base_url: Option<BaseUrl>,
     /// It came on SimplePush's own path.
@@ -78,8 +91,6 @@ pub struct Opening {
 /// What no websocket message of this protocol is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Violation {
-    /// A binary message.
-    Binary,
     /// A message above [`WEBSOCKET_MESSAGE_BYTES_MAX`].
     TooLong,
     /// Anything against RFC 6455.
@@ -126,6 +137,18 @@ pub enum Output {
         /// 101 opens the websocket that was asked for.
         response: Response,
     },
+    /// Send a datagram to a user agent that sleeps.
+    Datagram {
+        /// Where it listens.
+        to: SocketAddr,
+    },
+    /// Ask the operator's proxy for the datagram.
+    AskProxy {
+        /// Who is asked.
+        url: Box<str>,
+        /// Where the user agent listens.
+        wakeup: Wakeup,
+    },
     /// Give the operation to the storage thread.
     Store(StoreOp),
     /// Everything is in order to end the process.
@@ -149,8 +172,10 @@ pub enum CloseReason {
     HelloExpected,
     /// A `hello` from a user agent that had already said it.
     SecondHello,
-    /// A user agent of the old protocol.
-    SimplePush,
+    /// A SimplePush message that was refused; the answer to it went before.
+    Refused(Refusal),
+    /// A SimplePush user agent that will be woken by a datagram.
+    WillBeWoken,
     /// Application pings in too quick a succession.
     PingTooSoon,
     /// A binary message.
@@ -170,13 +195,14 @@ impl CloseReason {
             Self::GoingAway => 1001,
             Self::MessageTooLong | Self::ProtocolViolation => 1002,
             Self::BinaryMessage => 1003,
+            Self::WillBeWoken => 4774,
             Self::Superseded
             | Self::HelloTimeout
             | Self::PongTimeout
             | Self::BadMessage(_)
             | Self::HelloExpected
             | Self::SecondHello
-            | Self::SimplePush
+            | Self::Refused(_)
             | Self::PingTooSoon
             | Self::StorageFault => 1011,
         }
@@ -192,7 +218,8 @@ impl CloseReason {
             Self::BadMessage(error) => error.as_str(),
             Self::HelloExpected => "the first message must be hello",
             Self::SecondHello => "only one hello per websocket",
-            Self::SimplePush => "this version speaks WebPush only: say hello with use_webpush",
+            Self::Refused(refusal) => refusal.as_str(),
+            Self::WillBeWoken => "UDP Wakeup",
             Self::PingTooSoon => "pings come too quickly",
             Self::BinaryMessage => "messages must be text frames",
             Self::MessageTooLong => {
@@ -208,7 +235,6 @@ impl CloseReason {
 impl From<Violation> for CloseReason {
     fn from(violation: Violation) -> Self {
         match violation {
-            Violation::Binary => Self::BinaryMessage,
             Violation::TooLong => Self::MessageTooLong,
             Violation::Protocol => Self::ProtocolViolation,
         }

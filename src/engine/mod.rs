@@ -8,6 +8,7 @@
 //!    comes first.
 
 mod agent;
+mod channels;
 pub mod counters;
 mod deadlines;
 mod desk;
@@ -15,9 +16,12 @@ mod endpoint;
 mod event;
 mod outbox;
 mod session;
+mod simplepush;
+mod sleep;
 mod storing;
 #[cfg(test)]
 mod testing;
+mod version_clock;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -27,11 +31,13 @@ use deadlines::Deadlines;
 use desk::Desk;
 use outbox::Waiting;
 use session::Session;
+use sleep::Sleep;
 
 use crate::model::access::Access;
 use crate::model::durability::Durability;
 use crate::model::ids::{MessageId, Uaid};
 use crate::model::limits::Limits;
+use crate::model::simplepush::SimplePush;
 use crate::model::store::{Opened, StoreError, StoreOp};
 use crate::model::time::Now;
 use crate::protocol::http::BaseUrl;
@@ -60,6 +66,7 @@ pub struct Engine {
     deadlines: Deadlines<SessionId>,
     /// Held messages by the end of their window. All windows are equally long, so it is in order.
     windows: VecDeque<(Instant, SessionId, MessageId)>,
+    sleep: Sleep,
     sweep_at: Option<Instant>,
     save_time_at: Option<Instant>,
     storage_fault: Option<StoreError>,
@@ -73,6 +80,8 @@ pub struct Settings {
     pub limits: Limits,
     /// When an application server is answered.
     pub durability: Durability,
+    /// What may be chosen about SimplePush.
+    pub simplepush: SimplePush,
     /// What endpoint URLs start with; `None`: as the user agent itself reached us.
     pub public_url: Option<BaseUrl>,
     /// Who may open a websocket.
@@ -87,21 +96,19 @@ impl Engine {
     /// An engine without sessions. `None` when the database has seen more starts than can be
     /// numbered.
     pub fn new(now: Now, settings: Settings) -> Option<Self> {
-        let Settings {
-            limits,
-            durability,
-            public_url,
-            access,
-            keyring,
-            opened,
-        } = settings;
+        let access = settings.access.clone();
+        let mut desk = Desk::new(now, settings)?;
+        if desk.simplepush.udp_wakeup {
+            desk.out.store(StoreOp::Sleepers, Waiting::Sleepers);
+        }
         Some(Self {
-            desk: Desk::new(now, limits, durability, public_url, keyring, opened)?,
+            desk,
             access,
             sessions: BTreeMap::new(),
             newest: HashMap::new(),
             deadlines: Deadlines::new(),
             windows: VecDeque::new(),
+            sleep: Sleep::new(),
             sweep_at: now.monotonic.checked_add(SWEEP_INTERVAL),
             save_time_at: now.monotonic.checked_add(SAVE_TIME_INTERVAL),
             storage_fault: None,
@@ -111,9 +118,11 @@ impl Engine {
 
     /// Takes one input. Call [`poll_output`](Self::poll_output) until `None` before the next.
     pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        self.desk.version_clock.tick(now);
         match input {
             Input::Opened(opening) => self.session_opened(now, opening),
             Input::Text { session, text } => self.session_text(now, session, text),
+            Input::Binary { session, bytes } => self.session_binary(now, session, bytes),
             Input::Alive { session } => self.session_alive(now, session),
             Input::Violation { session, violation } => {
                 self.end_session(now, session, violation.into());
@@ -143,6 +152,8 @@ impl Engine {
         [
             self.deadlines.next(),
             self.windows.front().map(|(at, ..)| *at),
+            self.desk.redeliveries.front().map(|(at, _)| *at),
+            self.sleep.next_deadline(),
             self.desk.out.deletions_due(),
             self.sweep_at,
             self.save_time_at,
@@ -162,6 +173,7 @@ impl Engine {
             counters: self.desk.out.counters.clone(),
             user_agents_connected: count(agents().count()),
             websockets_open: count(self.sessions.len()),
+            user_agents_asleep: count(self.sleep.len()),
             messages_held: count(agents().map(agent::Agent::held_len).sum()),
             held_bytes: count(self.desk.out.held_bytes()),
             store_queue: count(self.desk.out.waiting_len()),
@@ -181,9 +193,19 @@ impl Engine {
             }
             self.windows.pop_front();
             if let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) {
-                agent.window_ended(id, &mut self.desk.out);
+                agent.window_ended(id, &mut self.desk);
             }
         }
+        while let Some(&(at, session)) = self.desk.redeliveries.front() {
+            if at > now.monotonic {
+                break;
+            }
+            self.desk.redeliveries.pop_front();
+            if let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) {
+                agent.redeliver(now, &mut self.desk);
+            }
+        }
+        self.wake_again(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.monotonic);
         if due(self.desk.out.deletions_due()) {
             self.desk.out.flush_deletions(None);
@@ -208,7 +230,10 @@ impl Engine {
     }
 
     fn save_time(&mut self, now: Now) {
-        let op = StoreOp::SaveTime(self.desk.service_time(now));
+        let op = StoreOp::SaveTime {
+            service_time: self.desk.service_time(now),
+            version_clock: self.desk.version_clock.version(),
+        };
         self.desk.out.store(op, Waiting::Nobody);
     }
 
@@ -260,7 +285,7 @@ mod tests {
         // The held message, then the time.
         assert!(matches!(
             table.asked.as_slice(),
-            [StoreOp::Enqueue { .. }, StoreOp::SaveTime(_)]
+            [StoreOp::Enqueue { .. }, StoreOp::SaveTime { .. }]
         ));
         let outs = table.stored(vec![testing::KEPT]);
         assert_eq!(outs, [Out::Answered(request, 201)]);
@@ -274,6 +299,7 @@ mod tests {
         table.input(Input::Stop);
         let opening = Opening {
             session: SessionId(9),
+            peer: std::net::IpAddr::from([127, 0, 0, 1]),
             base_url: None,
             simplepush_path: false,
             random: [0; 8],

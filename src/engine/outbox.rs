@@ -9,10 +9,12 @@ use std::time::Instant;
 
 use super::counters::Counters;
 use super::{CloseReason, Output, RequestId, SessionId};
+use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::limits::Limits;
 use crate::model::message::PushMessage;
 use crate::model::store::{Deletion, Quota, StoreOp};
+use crate::model::version::Version;
 use crate::protocol::http::Response;
 use crate::protocol::problem::Problem;
 
@@ -20,7 +22,8 @@ use crate::protocol::problem::Problem;
 const DELETIONS_MAX: usize = 256;
 
 /// Most deletions that wait for a failing storage to work again: 1.5 MiB.
-const DELETIONS_WAITING_MAX: usize = 65_536;
+const DELETIONS_WAITING_MAX: usize = 32_768;
+const _: () = assert!(size_of::<Deletion>() <= 48);
 
 /// Outputs and what is open behind them.
 #[derive(Debug)]
@@ -29,7 +32,7 @@ pub(super) struct Outbox {
     /// What each reply of the storage thread is for: replies come in the order of the operations.
     waiting: VecDeque<Waiting>,
     /// Requests that have no answer yet, with the answer they get if all goes well.
-    open_requests: HashMap<RequestId, Response>,
+    open_requests: HashMap<RequestId, Acceptance>,
     /// Acked messages that are still on flash.
     deletions: Vec<Deletion>,
     deletions_due: Option<Instant>,
@@ -44,23 +47,18 @@ pub(super) struct Outbox {
 pub(super) enum Waiting {
     /// A session that said hello with a known UAID.
     Hello(SessionId),
-    /// A session that registers; with the URL that it will get.
-    Register {
-        session: SessionId,
-        channel: ChannelId,
-        endpoint: String,
-    },
-    /// A session that unregisters.
+    /// A session that registers.
+    Register(SessionId, Box<Registering>),
+    /// A session that unregisters a channel, as its user agent spells it.
     Unregister {
         session: SessionId,
-        channel: ChannelId,
+        spelling: Box<str>,
     },
     /// A push message on its way to flash.
     Message {
-        request: RequestId,
+        uaid: Uaid,
+        fate: Fate,
         cost_bytes: usize,
-        /// The session that will fetch it, if its user agent is here and was not sent it.
-        fetched_by: Option<SessionId>,
     },
     /// A request whose answer is certain if the subscription exists: the problem, or else the
     /// acceptance that it has open.
@@ -77,8 +75,31 @@ pub(super) enum Waiting {
     },
     /// The sweep of expired messages.
     Expired,
+    /// Who sleeps.
+    Sleepers,
+    /// A session whose user agent will be woken by a datagram.
+    Sleep(SessionId),
     /// Nobody.
     Nobody,
+}
+
+/// What a session asked for when it registered.
+#[derive(Debug)]
+pub(super) struct Registering {
+    pub(super) channel: ChannelId,
+    /// As its user agent spells it.
+    pub(super) spelling: Box<str>,
+    /// The URL that it will get.
+    pub(super) endpoint: String,
+}
+
+/// The answer that a request gets if all goes well.
+#[derive(Debug)]
+pub(super) enum Acceptance {
+    /// Of a push message: the same, whatever became of it.
+    Message(Response),
+    /// Of a version update: another one where it is only stored.
+    Update { stored_status: u16 },
 }
 
 impl Outbox {
@@ -114,14 +135,14 @@ impl Outbox {
 
     pub(super) fn close(&mut self, session: SessionId, reason: CloseReason) {
         match reason {
-            CloseReason::GoingAway | CloseReason::Superseded => {}
+            CloseReason::GoingAway | CloseReason::Superseded | CloseReason::WillBeWoken => {}
             CloseReason::HelloTimeout | CloseReason::PongTimeout => {
                 Counters::add(&mut self.counters.websockets_timed_out);
             }
             CloseReason::BadMessage(_)
             | CloseReason::HelloExpected
             | CloseReason::SecondHello
-            | CloseReason::SimplePush
+            | CloseReason::Refused(_)
             | CloseReason::PingTooSoon
             | CloseReason::BinaryMessage
             | CloseReason::MessageTooLong
@@ -132,16 +153,33 @@ impl Outbox {
     }
 
     /// Opens a request that gets `accepted` if nothing goes wrong from here.
-    pub(super) fn open_request(&mut self, request: RequestId, accepted: Response) {
-        self.open_requests.insert(request, accepted);
+    pub(super) fn open_request(&mut self, request: RequestId, acceptance: Acceptance) {
+        self.open_requests.insert(request, acceptance);
     }
 
-    /// Answers an open request with its acceptance. One that has its answer gets no second.
+    /// Answers an open request with its acceptance: the user agent was sent the message, or nobody
+    /// waits for it. A request that has its answer gets no second.
     pub(super) fn accept(&mut self, request: RequestId) {
-        if let Some(response) = self.open_requests.remove(&request) {
-            Counters::add(&mut self.counters.messages_accepted);
-            self.push(Output::Respond { request, response });
-        }
+        self.accept_as(request, 200);
+    }
+
+    /// The same where the message is stored and nothing more.
+    pub(super) fn accept_stored(&mut self, request: RequestId) {
+        let status = match self.open_requests.get(&request) {
+            Some(Acceptance::Update { stored_status }) => *stored_status,
+            Some(Acceptance::Message(_)) | None => 201,
+        };
+        self.accept_as(request, status);
+    }
+
+    fn accept_as(&mut self, request: RequestId, update_status: u16) {
+        let response = match self.open_requests.remove(&request) {
+            None => return,
+            Some(Acceptance::Message(response)) => response,
+            Some(Acceptance::Update { .. }) => Response::updated(update_status),
+        };
+        Counters::add(&mut self.counters.messages_accepted);
+        self.push(Output::Respond { request, response });
     }
 
     /// Answers an open request with a problem. One that has its answer gets no second.
@@ -174,18 +212,25 @@ impl Outbox {
 
     /// Sends a push message to flash. Its bytes are held until the reply: see
     /// [`release`](Self::release).
-    pub(super) fn keep(&mut self, uaid: Uaid, message: Arc<PushMessage>, lost: bool, fate: Fate) {
+    pub(super) fn keep(&mut self, keeping: Keeping) {
+        let Keeping {
+            uaid,
+            message,
+            lost,
+            version_clock,
+            fate,
+        } = keeping;
         let waiting = Waiting::Message {
-            request: fate.request,
+            uaid,
+            fate,
             cost_bytes: message.cost_bytes(),
-            fetched_by: fate.fetched_by,
         };
-        let quota = self.quota;
         let op = StoreOp::Enqueue {
             uaid,
             message,
             lost,
-            quota,
+            version_clock,
+            quota: self.quota,
         };
         self.store(op, waiting);
     }
@@ -248,11 +293,28 @@ impl Outbox {
     }
 }
 
+/// A push message that goes to flash.
+#[derive(Debug)]
+pub(super) struct Keeping {
+    /// For whom.
+    pub(super) uaid: Uaid,
+    /// What.
+    pub(super) message: Arc<PushMessage>,
+    /// As in [`StoreOp::Enqueue`].
+    pub(super) lost: Option<Dialect>,
+    /// What the version clock shows.
+    pub(super) version_clock: Version,
+    /// Who hears of it.
+    pub(super) fate: Fate,
+}
+
 /// Who hears of a push message that goes to flash.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fate {
     /// The application server's request.
     pub(super) request: RequestId,
-    /// The session that will fetch it.
+    /// The session that will fetch it, if its user agent is here and was not sent it.
     pub(super) fetched_by: Option<SessionId>,
+    /// Whether its user agent was sent it and is still here.
+    pub(super) handed: bool,
 }

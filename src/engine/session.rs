@@ -1,6 +1,12 @@
 //! One user agent's websocket, from open to close: hello, the messages after it, keep-alive.
+//!
+//! What only SimplePush has is in `simplepush`.
 
-use std::time::Instant;
+mod acking;
+mod subscribing;
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use log::debug;
 
@@ -9,30 +15,35 @@ use super::counters::Counters;
 use super::deadlines::coarse;
 use super::outbox::Waiting;
 use super::{CloseReason, Engine, Opening, Output, SessionId, Stop};
-use crate::model::ids::{ChannelId, Uaid};
-use crate::model::store::{Deletion, StoreOp};
+use crate::model::dialect::Dialect;
+use crate::model::ids::Uaid;
+use crate::model::store::{StoreOp, Subscription};
 use crate::model::time::Now;
-use crate::protocol::client_message::{
-    self, AckCode, AckUpdate, ClientMessage, Dialect, RegisterKey,
-};
+use crate::model::wakeup::Wakeup;
+use crate::protocol::client_message::{self, ClientMessage};
 use crate::protocol::http::BaseUrl;
-use crate::protocol::keyring::Endpoint;
-use crate::protocol::server_message::{self, Registered};
+use crate::protocol::server_message;
+use crate::protocol::simplepush_message;
 
 /// After a hello that was answered with a new UAID the websocket is not closed for this long:
 /// Firefox would believe that it is still open (PROTOCOL.md 1.E).
-const NEW_NAME_LINGER: std::time::Duration = std::time::Duration::from_secs(1);
+const NEW_NAME_LINGER: Duration = Duration::from_secs(1);
 
 /// An open websocket.
 #[derive(Debug)]
 pub(super) struct Session {
-    state: State,
+    pub(super) state: State,
+    /// Which protocol it is about; `None` until the first message tells.
+    pub(super) dialect: Option<Dialect>,
+    /// What a SimplePush user agent said in its hello.
+    pub(super) simplepush: Option<Box<SimplePushFacts>>,
+    pub(super) peer: IpAddr,
     /// How the user agent reached us.
     base_url: Option<BaseUrl>,
     random: [u8; 8],
     /// Its place in the table of deadlines.
     alarm: Option<Instant>,
-    last_heard: Instant,
+    pub(super) last_heard: Instant,
     last_ping: Option<Instant>,
     /// A websocket ping is out.
     awaiting_pong: bool,
@@ -40,12 +51,22 @@ pub(super) struct Session {
     named_at: Option<Instant>,
 }
 
+/// What a SimplePush user agent said in its hello.
 #[derive(Debug)]
-enum State {
+pub(super) struct SimplePushFacts {
+    /// How it spells its UAID; `None` if it had none.
+    pub(super) spelling: Option<Box<str>>,
+    /// How it can be woken, if it may.
+    pub(super) wakeup: Option<Wakeup>,
+}
+
+#[derive(Debug)]
+pub(super) enum State {
     /// Open and nameless.
     AwaitingHello,
-    /// Named; the storage is asked for its subscriptions.
-    Loading(Uaid),
+    /// Named; the storage is asked for its subscriptions. Without any it gets a new name if it
+    /// must be known.
+    Loading { uaid: Uaid, must_be_known: bool },
     /// In use.
     Identified(Box<Agent>),
     /// No more deliveries; acks still count, until it is closed for this reason.
@@ -56,22 +77,43 @@ impl Session {
     pub(super) fn agent(&self) -> Option<&Agent> {
         match &self.state {
             State::Identified(agent) => Some(agent),
-            State::AwaitingHello | State::Loading(_) | State::Leaving(..) => None,
+            State::AwaitingHello | State::Loading { .. } | State::Leaving(..) => None,
         }
     }
 
     pub(super) fn agent_mut(&mut self) -> Option<&mut Agent> {
         match &mut self.state {
             State::Identified(agent) => Some(agent),
-            State::AwaitingHello | State::Loading(_) | State::Leaving(..) => None,
+            State::AwaitingHello | State::Loading { .. } | State::Leaving(..) => None,
         }
     }
 
-    const fn uaid(&self) -> Option<Uaid> {
+    pub(super) const fn uaid(&self) -> Option<Uaid> {
         match &self.state {
             State::AwaitingHello => None,
-            State::Loading(uaid) | State::Leaving(uaid, _) => Some(*uaid),
+            State::Loading { uaid, .. } | State::Leaving(uaid, _) => Some(*uaid),
             State::Identified(agent) => Some(agent.uaid),
+        }
+    }
+
+    /// The answer to its hello.
+    pub(super) fn greeting(&self, uaid: Uaid) -> String {
+        match (self.dialect, &self.simplepush) {
+            (Some(Dialect::SimplePush), facts) => {
+                let spelling = facts.as_ref().and_then(|facts| facts.spelling.as_deref());
+                server_message::simplepush_hello(uaid, spelling)
+            }
+            (Some(Dialect::WebPush) | None, _) => server_message::hello(uaid),
+        }
+    }
+
+    /// Longest silence before something is done about it.
+    fn silence_max(&self, engine: &Engine) -> Duration {
+        let can_be_woken = |facts: &SimplePushFacts| facts.wakeup.is_some();
+        if self.simplepush.as_deref().is_some_and(can_be_woken) {
+            engine.desk.limits.udp_idle
+        } else {
+            engine.desk.limits.ping_interval
         }
     }
 }
@@ -80,6 +122,7 @@ impl Engine {
     pub(super) fn session_opened(&mut self, now: Now, opening: Opening) {
         let Opening {
             session: id,
+            peer,
             base_url,
             simplepush_path,
             random,
@@ -95,6 +138,9 @@ impl Engine {
         };
         let mut session = Session {
             state: State::AwaitingHello,
+            dialect: simplepush_path.then_some(Dialect::SimplePush),
+            simplepush: None,
+            peer,
             base_url,
             random,
             alarm: None,
@@ -113,6 +159,27 @@ impl Engine {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
+        let dialect = session.dialect;
+        match dialect.or_else(|| simplepush_message::dialect(text)) {
+            Some(Dialect::WebPush) => self.webpush_text(now, id, text),
+            // What both protocols have, before hello: SimplePush says what is wrong.
+            Some(Dialect::SimplePush) | None => self.simplepush_text(now, id, text),
+        }
+    }
+
+    /// SimplePush user agents may send JSON in a binary frame (R4).
+    pub(super) fn session_binary(&mut self, now: Now, id: SessionId, bytes: &[u8]) {
+        let dialect = self.sessions.get(&id).and_then(|session| session.dialect);
+        match (dialect, std::str::from_utf8(bytes)) {
+            (Some(Dialect::SimplePush), Ok(text)) => self.session_text(now, id, text),
+            (Some(_) | None, _) => self.end_session(now, id, CloseReason::BinaryMessage),
+        }
+    }
+
+    fn webpush_text(&mut self, now: Now, id: SessionId, text: &str) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
         let message = match client_message::parse(text) {
             Ok(message) => message,
             Err(error) => return self.end_session(now, id, CloseReason::BadMessage(error)),
@@ -122,21 +189,19 @@ impl Engine {
             (State::AwaitingHello | State::Identified(_), ClientMessage::Ping) => {
                 self.app_ping(now, id);
             }
-            (State::AwaitingHello, ClientMessage::Hello { dialect, uaid }) => {
-                self.hello(now, id, dialect, uaid);
-            }
+            (State::AwaitingHello, ClientMessage::Hello { uaid }) => self.hello(now, id, uaid),
             (State::AwaitingHello, _) => self.end_session(now, id, CloseReason::HelloExpected),
-            (State::Identified(_) | State::Loading(_), ClientMessage::Hello { .. }) => {
+            (State::Identified(_) | State::Loading { .. }, ClientMessage::Hello { .. }) => {
                 self.end_session(now, id, CloseReason::SecondHello);
             }
             (State::Identified(_) | State::Leaving(..), ClientMessage::Ack(updates)) => {
                 self.acks(now, id, &updates);
             }
             (State::Identified(_), ClientMessage::Register { channel, key }) => {
-                self.register(id, channel, key);
+                self.webpush_register(id, channel, key);
             }
             (State::Identified(_), ClientMessage::Unregister { channel }) => {
-                self.unregister(id, channel);
+                self.unregister(id, channel, server_message::dashed(channel).into());
             }
             (State::Identified(_), ClientMessage::Nack) => {
                 Counters::add(&mut self.desk.out.counters.nacks);
@@ -144,7 +209,7 @@ impl Engine {
             // There are no broadcasts: nothing differs from what the user agent has.
             (State::Identified(_), ClientMessage::BroadcastSubscribe) => {}
             // The caller has been told to pause, or the websocket is about to be closed.
-            (State::Loading(_) | State::Leaving(..), _) => {}
+            (State::Loading { .. } | State::Leaving(..), _) => {}
         }
     }
 
@@ -181,21 +246,39 @@ impl Engine {
         match session.state {
             State::AwaitingHello => self.close(id, CloseReason::HelloTimeout),
             State::Leaving(_, reason) => self.close(id, reason),
-            State::Loading(_) => {}
+            State::Loading { .. } => {}
             State::Identified(_) if session.awaiting_pong => {
                 self.end_session(now, id, CloseReason::PongTimeout);
             }
-            State::Identified(_) => {
-                let silent = now.monotonic.saturating_duration_since(session.last_heard);
-                if silent >= self.desk.limits.ping_interval {
-                    session.awaiting_pong = true;
-                    let at = now.monotonic.checked_add(self.desk.limits.pong_timeout);
-                    self.deadlines.set(id, &mut session.alarm, at);
-                    self.desk.out.push(Output::Ping { session: id });
-                } else {
-                    self.watch_silence(id);
-                }
-            }
+            State::Identified(_) => self.silence(now, id),
+        }
+    }
+
+    /// It may have been silent for too long.
+    fn silence(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        let silent = now.monotonic.saturating_duration_since(session.last_heard);
+        if silent < session.silence_max(self) {
+            return self.watch_silence(id);
+        }
+        if silent < self.desk.limits.ping_interval {
+            return self.let_sleep(now, id);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.awaiting_pong = true;
+        let at = now.monotonic.checked_add(self.desk.limits.pong_timeout);
+        self.deadlines.set(id, &mut session.alarm, at);
+        self.desk.out.push(Output::Ping { session: id });
+    }
+
+    /// Looks at its silence again at `at`.
+    pub(super) fn set_alarm(&mut self, id: SessionId, at: Option<Instant>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            self.deadlines.set(id, &mut session.alarm, at);
         }
     }
 
@@ -226,80 +309,79 @@ impl Engine {
     }
 
     /// The storage has answered a hello.
-    pub(super) fn hello_loaded(&mut self, now: Now, id: SessionId, channels: Vec<ChannelId>) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let State::Loading(uaid) = session.state else {
-            return;
-        };
-        debug!("hello uaid={} subscriptions={}", uaid.tag(), channels.len());
-        self.greet(now, id, Agent::returning(uaid, id, channels));
-        self.desk.out.push(Output::Resume { session: id });
-    }
-
-    /// The storage has answered a register: `None` if it failed.
-    pub(super) fn registered(
+    pub(super) fn hello_loaded(
         &mut self,
+        now: Now,
         id: SessionId,
-        channel: ChannelId,
-        endpoint: &str,
-        made: Option<bool>,
+        subscriptions: Vec<Subscription>,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        let outcome = match made {
-            None => Registered::StorageFault,
-            Some(false) => Registered::TooMany,
-            Some(true) => {
-                if let Some(agent) = session.agent_mut() {
-                    agent.subscribe(channel);
-                }
-                Counters::add(&mut self.desk.out.counters.registrations);
-                Registered::Endpoint(endpoint)
-            }
+        let State::Loading {
+            uaid,
+            must_be_known,
+        } = session.state
+        else {
+            return;
         };
-        let answer = server_message::registered(channel, outcome);
-        self.answer(id, answer);
-    }
-
-    /// The storage has answered an unregister.
-    pub(super) fn unregistered(&mut self, id: SessionId, channel: ChannelId, ended: bool) {
-        if ended {
-            Counters::add(&mut self.desk.out.counters.unregistrations);
+        if must_be_known && subscriptions.is_empty() {
+            if self.newest.get(&uaid) == Some(&id) {
+                self.newest.remove(&uaid);
+            }
+            self.newcomer(now, id);
+        } else {
+            let dialect = session.dialect.unwrap_or(Dialect::WebPush);
+            debug!(
+                "hello uaid={} dialect={dialect:?} subscriptions={}",
+                uaid.tag(),
+                subscriptions.len()
+            );
+            self.woken(uaid);
+            self.greet(now, id, Agent::returning(uaid, id, dialect, subscriptions));
         }
-        if let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) {
-            agent.unsubscribed();
-        }
-        let answer = server_message::unregistered(channel, ended);
-        self.answer(id, answer);
-    }
-
-    fn answer(&mut self, id: SessionId, text: String) {
-        if self.sessions.contains_key(&id) {
-            self.desk.out.send(id, text);
-            self.desk.out.push(Output::Resume { session: id });
-        }
+        self.desk.out.push(Output::Resume { session: id });
     }
 
     /// A UAID of ours is kept, also when the database does not know it; any other is replaced.
-    fn hello(&mut self, now: Now, id: SessionId, dialect: Dialect, uaid: Option<Uaid>) {
-        if dialect == Dialect::SimplePush {
-            return self.end_session(now, id, CloseReason::SimplePush);
+    fn hello(&mut self, now: Now, id: SessionId, uaid: Option<Uaid>) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        session.dialect = Some(Dialect::WebPush);
+        match uaid.filter(|uaid| self.desk.keyring.is_ours(*uaid)) {
+            None => self.newcomer(now, id),
+            Some(uaid) => self.returning(now, id, uaid, false),
         }
+    }
+
+    /// A user agent that gets a new name.
+    pub(super) fn newcomer(&mut self, now: Now, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
         self.deadlines.set(id, &mut session.alarm, None);
-        let Some(uaid) = uaid.filter(|uaid| self.desk.keyring.is_ours(*uaid)) else {
-            session.named_at = Some(now.monotonic);
-            let uaid = self.desk.keyring.mint_uaid(session.random);
-            self.newest.insert(uaid, id);
-            debug!("hello uaid={} new", uaid.tag());
-            return self.greet(now, id, Agent::new(uaid, id));
+        session.named_at = Some(now.monotonic);
+        if let Some(facts) = &mut session.simplepush {
+            facts.spelling = None;
+        }
+        let dialect = session.dialect.unwrap_or(Dialect::WebPush);
+        let uaid = self.desk.keyring.mint_uaid(session.random);
+        self.newest.insert(uaid, id);
+        debug!("hello uaid={} dialect={dialect:?} new", uaid.tag());
+        self.greet(now, id, Agent::new(uaid, id, dialect));
+    }
+
+    /// A user agent that keeps its name, unless it must be known and is not.
+    pub(super) fn returning(&mut self, now: Now, id: SessionId, uaid: Uaid, must_be_known: bool) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
         };
-        session.state = State::Loading(uaid);
+        self.deadlines.set(id, &mut session.alarm, None);
+        session.state = State::Loading {
+            uaid,
+            must_be_known,
+        };
         // The older session first: what it holds must be on its way to flash before this one asks
         // what is there.
         if let Some(older) = self.newest.insert(uaid, id) {
@@ -314,116 +396,13 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        self.desk.out.send(id, server_message::hello(agent.uaid));
+        self.desk.out.send(id, session.greeting(agent.uaid));
         agent.catch_up(now, &mut self.desk);
         session.state = State::Identified(Box::new(agent));
         self.watch_silence(id);
     }
 
-    fn register(&mut self, id: SessionId, channel: ChannelId, key: RegisterKey) {
-        let Some((session, uaid)) = self.named(id) else {
-            return;
-        };
-        let restricted_to = match key {
-            RegisterKey::Absent => None,
-            RegisterKey::Present(digest) => Some(digest),
-            RegisterKey::Invalid => {
-                let answer = server_message::registered(channel, Registered::InvalidKey);
-                return self.desk.out.send(id, answer);
-            }
-        };
-        // A request without either is refused before the websocket opens.
-        let Some(base_url) = self.desk.public_url.as_ref().or(session.base_url.as_ref()) else {
-            let answer = server_message::registered(channel, Registered::StorageFault);
-            return self.desk.out.send(id, answer);
-        };
-        let token = self.desk.keyring.seal_endpoint(&Endpoint {
-            database: self.desk.database,
-            uaid,
-            channel,
-            restricted_to,
-        });
-        let endpoint = base_url.endpoint(restricted_to.is_some(), &token);
-        let op = StoreOp::Subscribe {
-            uaid,
-            channel,
-            subscriptions_max: self.desk.limits.subscriptions_per_user_agent_max,
-        };
-        let waiting = Waiting::Register {
-            session: id,
-            channel,
-            endpoint,
-        };
-        self.desk.out.push(Output::Pause { session: id });
-        self.desk.out.store(op, waiting);
-    }
-
-    fn unregister(&mut self, id: SessionId, channel: ChannelId) {
-        let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) else {
-            return;
-        };
-        let uaid = agent.uaid;
-        agent.unsubscribe(channel, &mut self.desk.out);
-        let waiting = Waiting::Unregister {
-            session: id,
-            channel,
-        };
-        self.desk.out.push(Output::Pause { session: id });
-        self.desk
-            .out
-            .store(StoreOp::Unsubscribe { uaid, channel }, waiting);
-    }
-
-    fn acks(&mut self, now: Now, id: SessionId, updates: &[AckUpdate<'_>]) {
-        for update in updates {
-            self.ack(now, id, update);
-        }
-        if self.desk.out.too_many_deletions() {
-            self.desk.out.push(Output::Pause { session: id });
-            self.desk.out.flush_deletions(Some(id));
-        }
-    }
-
-    fn ack(&mut self, now: Now, id: SessionId, update: &AckUpdate<'_>) {
-        let code = update.code();
-        let out = &mut self.desk.out;
-        match code {
-            AckCode::Delivered => {}
-            AckCode::DecryptionError => Counters::add(&mut out.counters.acks_undecryptable),
-            AckCode::NotDelivered => Counters::add(&mut out.counters.acks_not_delivered),
-        }
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let by_version = self
-            .desk
-            .keyring
-            .open_message(self.desk.database, &update.version);
-        match &mut session.state {
-            State::Identified(agent) => {
-                let only = || agent.only_unacked(update.channel());
-                let message = match by_version {
-                    None if update.version.is_empty() => only(),
-                    other => other,
-                };
-                if let Some(message) = message {
-                    agent.ack(message, code, now, &mut self.desk.out);
-                }
-            }
-            State::Leaving(uaid, _) => {
-                if let Some(message) = by_version {
-                    let deletion = Deletion {
-                        id: message,
-                        owner: Some(*uaid),
-                    };
-                    self.desk.out.delete(now.monotonic, deletion);
-                }
-            }
-            State::AwaitingHello | State::Loading(_) => {}
-        }
-    }
-
-    fn app_ping(&mut self, now: Now, id: SessionId) {
+    pub(super) fn app_ping(&mut self, now: Now, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
@@ -440,14 +419,12 @@ impl Engine {
 
     /// Sets the alarm to the moment at which the user agent has been silent for too long.
     fn watch_silence(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else {
+        let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        let at = session
-            .last_heard
-            .checked_add(self.desk.limits.ping_interval);
+        let at = session.last_heard.checked_add(session.silence_max(self));
         let at = coarse(self.desk.started, at);
-        self.deadlines.set(id, &mut session.alarm, at);
+        self.set_alarm(id, at);
     }
 
     /// Stops deliveries: what only memory holds goes to flash, and the name is free.
@@ -463,7 +440,7 @@ impl Engine {
         session.awaiting_pong = false;
         let state = std::mem::replace(&mut session.state, State::Leaving(uaid, reason));
         if let State::Identified(mut agent) = state {
-            agent.leave(&mut self.desk.out);
+            agent.leave(&mut self.desk);
         }
     }
 
@@ -484,7 +461,7 @@ impl Engine {
         Some(session)
     }
 
-    fn named(&self, id: SessionId) -> Option<(&Session, Uaid)> {
+    pub(super) fn named(&self, id: SessionId) -> Option<(&Session, Uaid)> {
         let session = self.sessions.get(&id)?;
         Some((session, session.uaid()?))
     }
@@ -501,7 +478,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::Input;
-    use super::super::testing::{EMPTY_PAGE, KEPT, Out, Table, channel_id, versions};
+    use super::super::testing::{EMPTY_PAGE, KEPT, Out, Table, loaded, versions};
     use super::*;
     use crate::model::limits::Limits;
     use crate::model::store::StoreReply;
@@ -538,7 +515,7 @@ mod tests {
         let id = table.open();
         let closed = [Out::Closed(id, CloseReason::HelloExpected)];
         assert_eq!(
-            table.say(id, r#"{"messageType":"ack","updates":[]}"#),
+            table.say(id, r#"{"messageType":"nack","version":"v"}"#),
             closed
         );
 
@@ -600,7 +577,7 @@ mod tests {
             [StoreOp::Enqueue { message, .. }, StoreOp::Load { .. }] => message.as_ref().clone(),
             other => panic!("{other:?}"),
         };
-        let outs = table.stored(vec![KEPT, StoreReply::Loaded(vec![channel_id(1)])]);
+        let outs = table.stored(vec![KEPT, loaded(1)]);
         assert_eq!(outs[0], Out::Answered(request, 201));
         assert_eq!(outs.last(), Some(&Out::Resumed(new)));
         let again = table.stored(vec![super::super::testing::page(vec![message])]);

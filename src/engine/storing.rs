@@ -1,7 +1,7 @@
 //! What a reply of the storage thread comes to, for whoever waited for it.
 
 use super::counters::Counters;
-use super::outbox::Waiting;
+use super::outbox::{Fate, Waiting};
 use super::session::Session;
 use super::{
     CloseReason, Engine, Output, RequestId, SWEEP_INTERVAL, SWEEP_MESSAGES_MAX, SessionId,
@@ -23,31 +23,27 @@ impl Engine {
     fn reply(&mut self, now: Now, waiting: Waiting, reply: StoreReply) {
         match waiting {
             Waiting::Hello(session) => {
-                if let StoreReply::Loaded(channels) = reply {
-                    self.hello_loaded(now, session, channels);
+                if let StoreReply::Loaded(subscriptions) = reply {
+                    self.hello_loaded(now, session, subscriptions);
                 } else {
                     self.end_session(now, session, CloseReason::StorageFault);
                 }
             }
-            Waiting::Register {
-                session,
-                channel,
-                endpoint,
-            } => {
+            Waiting::Register(session, registering) => {
                 let made = if let StoreReply::Subscribed(made) = reply {
                     Some(made)
                 } else {
                     None
                 };
-                self.registered(session, channel, &endpoint, made);
+                self.registered(session, *registering, made);
             }
-            Waiting::Unregister { session, channel } => {
-                self.unregistered(session, channel, reply == StoreReply::Done);
+            Waiting::Unregister { session, spelling } => {
+                self.unregistered(session, &spelling, reply == StoreReply::Done);
             }
             Waiting::Message {
-                request,
+                uaid,
+                fate,
                 cost_bytes,
-                fetched_by,
             } => {
                 let outcome = if let StoreReply::Enqueued(outcome) = reply {
                     Some(outcome)
@@ -55,8 +51,11 @@ impl Engine {
                     None
                 };
                 self.desk.out.release(cost_bytes);
-                self.message_kept(request, outcome);
-                let fetcher = fetched_by.and_then(|session| self.sessions.get_mut(&session));
+                self.message_kept(fate, outcome);
+                self.wake(now, uaid);
+                let fetcher = fate
+                    .fetched_by
+                    .and_then(|session| self.sessions.get_mut(&session));
                 if let Some(agent) = fetcher.and_then(Session::agent_mut) {
                     agent.kept(now, &mut self.desk);
                 }
@@ -77,6 +76,12 @@ impl Engine {
                 }
             }
             Waiting::Expired => self.swept(now, &reply),
+            Waiting::Sleepers => {
+                if let StoreReply::Sleepers(sleepers) = reply {
+                    self.sleepers_loaded(now, sleepers);
+                }
+            }
+            Waiting::Sleep(session) => self.may_sleep(session, reply == StoreReply::Done),
             Waiting::Nobody => {}
         }
     }
@@ -93,12 +98,17 @@ impl Engine {
         }
     }
 
-    fn message_kept(&mut self, request: RequestId, outcome: Option<EnqueueOutcome>) {
+    fn message_kept(&mut self, fate: Fate, outcome: Option<EnqueueOutcome>) {
+        let request = fate.request;
         let out = &mut self.desk.out;
         match outcome {
             Some(EnqueueOutcome::Kept | EnqueueOutcome::KeptAndRestored) => {
                 Counters::add(&mut out.counters.messages_stored);
-                out.accept(request);
+                if fate.handed {
+                    out.accept(request);
+                } else {
+                    out.accept_stored(request);
+                }
             }
             Some(EnqueueOutcome::NoSubscription) => out.refuse(request, Problem::NoSubscription),
             Some(EnqueueOutcome::QueueFull) => out.refuse(request, Problem::QueueFull),
@@ -143,6 +153,7 @@ impl Engine {
             StoreReply::Loaded(_)
             | StoreReply::Subscription(_)
             | StoreReply::Page { .. }
+            | StoreReply::Sleepers(_)
             | StoreReply::Expired(_) => return,
         };
         if fault.is_some() {

@@ -1,6 +1,6 @@
 //! What the tests of this layer share: an engine on a table, with short words for what happens to it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, Settings};
@@ -8,13 +8,16 @@ use crate::model::access::Access;
 use crate::model::durability::Durability;
 use crate::model::ids::{ChannelId, DatabaseId};
 use crate::model::limits::Limits;
-use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply};
+use crate::model::simplepush::SimplePush;
+use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply, Subscription};
 use crate::model::time::{Now, ServiceTime, UnixTime};
+use crate::model::version::Version;
 use crate::protocol::http::{BaseUrl, Request, Upgrade};
 use crate::protocol::keyring::Keyring;
 use crate::protocol::push_request::{Body, PushHeaders};
 
 pub(super) const DATABASE: DatabaseId = DatabaseId([1; 8]);
+pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 5));
 pub(super) const KEPT: StoreReply = StoreReply::Enqueued(EnqueueOutcome::Kept);
 pub(super) const EMPTY_PAGE: StoreReply = StoreReply::Page {
     messages: Vec::new(),
@@ -38,6 +41,8 @@ pub(super) enum Out {
     Resumed(u64),
     Closed(u64, CloseReason),
     Answered(u64, u16),
+    Woken(SocketAddr),
+    AskedToWake(SocketAddr),
     Stopped,
 }
 
@@ -54,6 +59,7 @@ impl Table {
         let settings = Settings {
             limits,
             durability,
+            simplepush: SimplePush::default(),
             public_url: None,
             access: Access::default(),
             keyring: keyring(),
@@ -61,6 +67,7 @@ impl Table {
                 database: DATABASE,
                 run: 1,
                 service_time: ServiceTime::default(),
+                version_clock: Version::from_secs(0),
             },
         };
         Self {
@@ -86,6 +93,8 @@ impl Table {
                 Output::Resume { session } => Out::Resumed(session.0),
                 Output::Close { session, reason } => Out::Closed(session.0, reason),
                 Output::Respond { request, response } => Out::Answered(request.0, response.status),
+                Output::Datagram { to } => Out::Woken(to),
+                Output::AskProxy { wakeup, .. } => Out::AskedToWake(wakeup.address),
                 Output::Stopped => Out::Stopped,
             });
         }
@@ -117,6 +126,7 @@ impl Table {
         let id = self.name();
         let outs = self.input(Input::Opened(Opening {
             session: SessionId(id),
+            peer: PEER,
             base_url: BaseUrl::of_host("pi"),
             simplepush_path: false,
             random: id.to_be_bytes(),
@@ -196,9 +206,10 @@ impl Table {
     ) -> (u64, Vec<Out>) {
         let id = self.name();
         let head = Request {
-            peer: IpAddr::from([127, 0, 0, 1]),
+            peer: PEER,
             method: method.to_owned(),
             path: path.to_owned(),
+            query: None,
             base_url: BaseUrl::of_host("pi"),
             upgrade: Upgrade::None,
             headers,
@@ -229,6 +240,15 @@ impl Table {
     }
 }
 
+/// One subscription of a user agent that returns.
+pub(super) fn loaded(channel: u8) -> StoreReply {
+    StoreReply::Loaded(vec![Subscription {
+        channel: channel_id(channel),
+        spelling: None,
+        last_version: None,
+    }])
+}
+
 /// One page with everything there is.
 pub(super) fn page(messages: Vec<crate::model::message::PushMessage>) -> StoreReply {
     StoreReply::Page {
@@ -246,6 +266,8 @@ pub(super) fn versions(outs: &[Out]) -> Vec<String> {
         | Out::Resumed(_)
         | Out::Closed(..)
         | Out::Answered(..)
+        | Out::Woken(_)
+        | Out::AskedToWake(_)
         | Out::Stopped => None,
     });
     texts

@@ -11,13 +11,15 @@ use std::time::Instant;
 use smol::channel::{Receiver, Sender, unbounded};
 use smol::{LocalExecutor, Timer};
 
-use super::clock;
 use super::console::SnapshotRequest;
+use super::datagrams::Datagrams;
+use super::http::Opened;
 use super::mailbox::Mailbox;
+use super::{clock, wakeup_proxy};
 use crate::engine::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId};
 use crate::model::limits::Limits;
 use crate::model::store::{StoreOp, StoreReply};
-use crate::protocol::http::{BaseUrl, Request, Response};
+use crate::protocol::http::{Request, Response};
 
 /// The engine and everything that is connected to it. Lives on one thread.
 pub struct Gateway {
@@ -27,6 +29,7 @@ pub struct Gateway {
     sockets: RefCell<HashMap<SessionId, Rc<Mailbox<Order>>>>,
     requests: RefCell<HashMap<RequestId, Rc<Mailbox<Response>>>>,
     store: Sender<Vec<StoreOp>>,
+    datagrams: Datagrams,
     /// What the timer sleeps for; `None`: nothing.
     armed: Cell<Option<Instant>>,
     sooner: Mailbox<()>,
@@ -64,6 +67,7 @@ impl Gateway {
             sockets: RefCell::default(),
             requests: RefCell::default(),
             store,
+            datagrams: Datagrams::default(),
             armed: Cell::new(None),
             sooner: Mailbox::new(),
             stopped: Mailbox::new(),
@@ -123,6 +127,10 @@ impl Gateway {
                     answer.put(response);
                 }
             }
+            Output::Datagram { to } => self.datagrams.send(to),
+            Output::AskProxy { url, wakeup } => {
+                self.spawn(wakeup_proxy::ask(url, wakeup));
+            }
             Output::Store(operation) => operations.push(operation),
             Output::Stopped => self.stopped.put(()),
         }
@@ -150,16 +158,18 @@ impl Gateway {
     }
 
     /// Announces an open websocket; its task reads orders from the mailbox until the end.
-    pub(super) fn open_socket(
-        &self,
-        base_url: Option<BaseUrl>,
-        simplepush_path: bool,
-    ) -> (SessionId, Rc<Mailbox<Order>>) {
+    pub(super) fn open_socket(&self, opened: Opened) -> (SessionId, Rc<Mailbox<Order>>) {
+        let Opened {
+            peer,
+            base_url,
+            simplepush_path,
+        } = opened;
         let session = SessionId(self.new_id());
         let mailbox = Rc::new(Mailbox::new());
         self.sockets.borrow_mut().insert(session, mailbox.clone());
         self.turn(Input::Opened(Opening {
             session,
+            peer,
             base_url,
             simplepush_path,
             random: super::entropy::random(),

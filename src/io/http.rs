@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::net::{Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::gateway::{Gateway, Place};
 use super::websocket;
-use crate::model::limits::BODY_BYTES_MAX;
+use crate::model::limits::{BODY_BYTES_MAX, UPDATE_FORM_BYTES_MAX};
 use crate::protocol::http::{BaseUrl, Request, Response, Upgrade};
 use crate::protocol::push_request::{Body, PushHeaders};
 
@@ -43,6 +43,7 @@ const SIMPLEPUSH_PATH: &str = "/simplepush/websocket";
 /// What a websocket needs to know of the request that opened it.
 #[derive(Debug)]
 pub(super) struct Opened {
+    pub(super) peer: IpAddr,
     pub(super) base_url: Option<BaseUrl>,
     pub(super) simplepush_path: bool,
 }
@@ -127,7 +128,18 @@ async fn answer(
     let upgrade = upgrade(&head.method, head.version, &head.headers);
     let base_url = text(&head.headers, &HOST).and_then(|host| BaseUrl::of_host(&host));
     let simplepush_path = head.uri.path() == SIMPLEPUSH_PATH;
-    let body = read_body(&head.method, body, gateway.limits().request_timeout).await;
+    let bytes_max = if head.method == Method::PUT {
+        UPDATE_FORM_BYTES_MAX
+    } else {
+        BODY_BYTES_MAX
+    };
+    let body = read_body(
+        &head.method,
+        body,
+        bytes_max,
+        gateway.limits().request_timeout,
+    )
+    .await;
     // What was not read cannot be skipped over: the next request would start inside of it.
     unread.set(!matches!(body, Body::Whole(_)));
     let mut response = gateway
@@ -135,6 +147,7 @@ async fn answer(
             peer: peer.ip(),
             method: head.method.as_str().to_owned(),
             path: head.uri.path().to_owned(),
+            query: head.uri.query().map(str::to_owned),
             base_url: base_url.clone(),
             upgrade,
             headers: push_headers(&head.headers),
@@ -143,6 +156,7 @@ async fn answer(
         .await;
     if response.status == 101 {
         *opened.borrow_mut() = Some(Opened {
+            peer: peer.ip(),
             base_url,
             simplepush_path,
         });
@@ -153,12 +167,16 @@ async fn answer(
 }
 
 /// Reads a body that can be one of a push message; other methods carry none that matters.
-async fn read_body(method: &Method, mut body: Incoming, timeout: Duration) -> Body {
+async fn read_body(
+    method: &Method,
+    mut body: Incoming,
+    bytes_max: usize,
+    timeout: Duration,
+) -> Body {
     if method != Method::POST && method != Method::PUT {
         return Body::Whole(Vec::new());
     }
-    let too_large = |bytes: u64| bytes > BODY_BYTES_MAX as u64;
-    if too_large(body.size_hint().lower()) {
+    if body.size_hint().lower() > bytes_max as u64 {
         return Body::TooLarge;
     }
     let reading = async {
@@ -170,7 +188,7 @@ async fn read_body(method: &Method, mut body: Incoming, timeout: Duration) -> Bo
             let Some(data) = frame.data_ref() else {
                 continue;
             };
-            if bytes.len().saturating_add(data.len()) > BODY_BYTES_MAX {
+            if bytes.len().saturating_add(data.len()) > bytes_max {
                 return Body::TooLarge;
             }
             bytes.extend_from_slice(data);
@@ -189,6 +207,7 @@ fn push_headers(headers: &HeaderMap) -> PushHeaders {
     PushHeaders {
         authorization: named("authorization"),
         content_encoding: named("content-encoding"),
+        content_type: named("content-type"),
         crypto_key: named("crypto-key"),
         encryption: named("encryption"),
         topic: named("topic"),

@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod console;
 pub mod data_directory;
+mod datagrams;
 pub mod descriptors;
 pub mod entropy;
 pub mod gateway;
@@ -14,4 +15,5 @@ pub mod listener;
 mod mailbox;
 pub mod signals;
 pub mod storage_thread;
+mod wakeup_proxy;
 mod websocket;

@@ -53,7 +53,7 @@ pub(super) async fn run(
         .accept_unmasked_frames(false);
     let mut socket =
         WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
-    let (session, orders) = gateway.open_socket(opened.base_url, opened.simplepush_path);
+    let (session, orders) = gateway.open_socket(opened);
     let end = exchange(&gateway, &mut socket, session, &orders).await;
     // Before the closing handshake: what the engine holds for this user agent must not wait for it.
     gateway.close_socket(session);
@@ -143,7 +143,13 @@ fn take_in(
             return None;
         }
         Some(Ok(Message::Close(_))) => return Some(End::Theirs),
-        Some(Ok(Message::Binary(_) | Message::Frame(_))) => Violation::Binary,
+        Some(Ok(Message::Binary(bytes))) => {
+            let bytes = &bytes;
+            gateway.turn(Input::Binary { session, bytes });
+            return None;
+        }
+        // Only ever written, never read.
+        Some(Ok(Message::Frame(_))) => return None,
         Some(Err(Error::Capacity(_))) => Violation::TooLong,
         Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
             return Some(End::Broken);

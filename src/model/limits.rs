@@ -11,6 +11,13 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 5630;
 const _: () = assert!(BODY_BYTES_MAX >= 4096);
 
+/// Longest `data` of a version update, in bytes (pushgo `max_data_len`).
+pub const UPDATE_DATA_BYTES_MAX: usize = 4096;
+
+/// Largest body of a version update, in bytes: that text with every byte escaped as `%41`, and
+/// room for the names of the form around it.
+pub const UPDATE_FORM_BYTES_MAX: usize = 3 * UPDATE_DATA_BYTES_MAX + 1024;
+
 /// Longest a push message is kept, in seconds: 30 days, as on the main service.
 pub const TTL_SECS_MAX: u32 = 30 * 24 * 60 * 60;
 
@@ -50,6 +57,12 @@ pub struct Limits {
     pub hello_timeout: Duration,
     /// The same for devices on the SimplePush path: old phones on bad links (pushgo: 30 s).
     pub simplepush_hello_timeout: Duration,
+    /// A version update that a SimplePush user agent has not acked for this long is sent again on the
+    /// same websocket (AeroGear `ack-interval`: 60 s).
+    pub redelivery_interval: Duration,
+    /// A SimplePush user agent that can be woken by a datagram is let go of after this long without a
+    /// frame from it (Telefonica's server: 10 s).
+    pub udp_idle: Duration,
     /// A websocket ping is sent after this long without a frame from the user agent (main service: 300 s).
     pub ping_interval: Duration,
     /// Longest from that ping to any frame; 4 s on the main service.
@@ -102,6 +115,8 @@ impl Default for Limits {
         Self {
             hello_timeout: Duration::from_secs(5),
             simplepush_hello_timeout: Duration::from_secs(30),
+            redelivery_interval: Duration::from_secs(60),
+            udp_idle: Duration::from_secs(10),
             ping_interval: Duration::from_secs(300),
             pong_timeout: Duration::from_secs(4),
             app_ping_interval_min: Duration::from_secs(10),

@@ -5,6 +5,7 @@ use std::fmt;
 use super::ids::{ChannelId, MessageId};
 use super::limits::{MESSAGE_OVERHEAD_BYTES, TOPIC_CHARS_MAX, TTL_SECS_MAX};
 use super::time::ServiceTime;
+use super::version::VersionUpdate;
 
 /// One push message, as accepted from an application server.
 #[derive(Clone, Eq, PartialEq)]
@@ -21,8 +22,8 @@ pub struct PushMessage {
     pub topic: Option<Topic>,
     /// How much it matters.
     pub urgency: Urgency,
-    /// What it says; `None` for a message without a body.
-    pub content: Option<Content>,
+    /// What it says.
+    pub payload: Payload,
 }
 
 impl PushMessage {
@@ -33,9 +34,13 @@ impl PushMessage {
 
     /// Bytes that it costs to keep, for the limits: its body, its headers and its row.
     pub fn cost_bytes(&self) -> usize {
-        let content = self.content.as_ref().map_or(0, Content::len_bytes);
+        let payload = match &self.payload {
+            Payload::Empty => 0,
+            Payload::Encrypted(content) => content.len_bytes(),
+            Payload::Update(update) => update.data.as_ref().map_or(0, |data| data.len()),
+        };
         let topic = self.topic.as_ref().map_or(0, |topic| topic.as_str().len());
-        content
+        payload
             .saturating_add(topic)
             .saturating_add(MESSAGE_OVERHEAD_BYTES)
     }
@@ -49,6 +54,35 @@ impl fmt::Debug for PushMessage {
             .field("ttl", &self.ttl)
             .field("bytes", &self.cost_bytes())
             .finish_non_exhaustive()
+    }
+}
+
+/// What a push message says.
+#[derive(Clone, Eq, PartialEq)]
+pub enum Payload {
+    /// Nothing but that it is there.
+    Empty,
+    /// A body that only the user agent can read.
+    Encrypted(Content),
+    /// The channel has a new version (SimplePush). Of one channel only the highest is kept.
+    Update(VersionUpdate),
+}
+
+impl Payload {
+    /// The update, if it is one.
+    pub const fn update(&self) -> Option<&VersionUpdate> {
+        match self {
+            Self::Update(update) => Some(update),
+            Self::Empty | Self::Encrypted(_) => None,
+        }
+    }
+
+    /// The encrypted body, if there is one.
+    pub const fn content(&self) -> Option<&Content> {
+        match self {
+            Self::Encrypted(content) => Some(content),
+            Self::Empty | Self::Update(_) => None,
+        }
     }
 }
 
@@ -94,13 +128,18 @@ impl Encoding {
     }
 }
 
-/// How long an undelivered push message is kept: 0 to [`TTL_SECS_MAX`] seconds.
+/// How long an undelivered push message is kept: 0 to [`TTL_SECS_MAX`] seconds, or
+/// [`UNBOUNDED`](Self::UNBOUNDED).
 ///
 /// Zero is valid and means "deliver now or never" (RFC 8030 section 5.2).
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Ttl(u32);
 
 impl Ttl {
+    /// Of a version update that was put: it is kept until it is acked or a higher one takes its
+    /// place, because SimplePush has no TTL. 136 years.
+    pub const UNBOUNDED: Self = Self(u32::MAX);
+
     /// Takes the asked-for `secs`, lowered to [`TTL_SECS_MAX`] where it is more.
     ///
     /// RFC 8030 section 5.2 lets a push service keep a push message for less than was asked, if
@@ -111,6 +150,15 @@ impl Ttl {
             Self(secs as u32)
         } else {
             Self(TTL_SECS_MAX)
+        }
+    }
+
+    /// As the disk kept it.
+    pub const fn from_disk(secs: u32) -> Self {
+        if secs == u32::MAX {
+            Self::UNBOUNDED
+        } else {
+            Self::from_secs_lowered(secs as u64)
         }
     }
 

@@ -3,10 +3,14 @@
 //! No wire text, no clock, no randomness: those belong to `protocol` and `io`.
 
 pub mod access;
+pub mod dialect;
 pub mod durability;
 pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod public_url;
+pub mod simplepush;
 pub mod store;
 pub mod time;
+pub mod version;
+pub mod wakeup;

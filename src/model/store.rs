@@ -6,9 +6,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::dialect::Dialect;
 use super::ids::{ChannelId, DatabaseId, MessageId, Uaid};
 use super::message::PushMessage;
 use super::time::ServiceTime;
+use super::version::Version;
+use super::wakeup::Wakeup;
 
 /// One operation on what is kept.
 #[derive(Clone, Debug)]
@@ -26,6 +29,10 @@ pub enum StoreOp {
         uaid: Uaid,
         /// Its name.
         channel: ChannelId,
+        /// How the user agent spells that, if otherwise than in lower case with dashes.
+        spelling: Option<Box<str>>,
+        /// What the user agent speaks: decides what is kept while it is away.
+        dialect: Dialect,
         /// Most subscriptions that the user agent may have, this one included.
         subscriptions_max: u32,
     },
@@ -47,6 +54,12 @@ pub enum StoreOp {
         /// Its name.
         channel: ChannelId,
     },
+    /// Ends every subscription of a user agent, as [`Unsubscribe`](Self::Unsubscribe) does.
+    /// Answered by [`StoreReply::Done`].
+    Forget {
+        /// Whose.
+        uaid: Uaid,
+    },
     /// Whether a push message could be kept for this subscription.
     ///
     /// Answered by [`StoreReply::Subscription`]. Never changes anything.
@@ -61,14 +74,21 @@ pub enum StoreOp {
     },
     /// Keeps a push message; it replaces an older one of the same subscription and topic.
     ///
+    /// A version update takes the place of a lower one of its subscription, and is kept as if it
+    /// were not there behind a higher one. Of a SimplePush subscription nothing but that is kept:
+    /// any other message becomes one.
+    ///
     /// Answered by [`StoreReply::Enqueued`].
     Enqueue {
         /// For whom.
         uaid: Uaid,
         /// What.
         message: Arc<PushMessage>,
-        /// As in [`Find`](Self::Find); the subscription is taken back in.
-        lost: bool,
+        /// As in [`Find`](Self::Find), with what its user agent spoke: the subscription is taken
+        /// back in.
+        lost: Option<Dialect>,
+        /// The version of an update that names none. Never goes back.
+        version_clock: Version,
         /// What the user agent's queue may hold with this message in it.
         quota: Quota,
     },
@@ -98,18 +118,79 @@ pub enum StoreOp {
         /// Most messages to drop in this step.
         messages_max: u32,
     },
-    /// Writes down how long the gateway has run. Answered by [`StoreReply::Done`].
-    SaveTime(ServiceTime),
+    /// Writes down how far both clocks have come. Answered by [`StoreReply::Done`].
+    SaveTime {
+        /// How long the gateway has run.
+        service_time: ServiceTime,
+        /// The version clock.
+        version_clock: Version,
+    },
+    /// Writes down the highest versions of channels that the version clock has not passed yet.
+    /// Answered by [`StoreReply::Done`].
+    SaveVersions {
+        /// Whose.
+        uaid: Uaid,
+        /// Its channels and their highest versions.
+        versions: Vec<(ChannelId, Version)>,
+    },
+    /// Writes down how a user agent that disconnects is woken up. Answered by [`StoreReply::Done`].
+    Sleep {
+        /// Whose.
+        uaid: Uaid,
+        /// How.
+        wakeup: Wakeup,
+    },
+    /// A user agent is back and needs no waking. Answered by [`StoreReply::Done`].
+    Woken {
+        /// Whose.
+        uaid: Uaid,
+    },
+    /// Who sleeps. Answered by [`StoreReply::Sleepers`].
+    Sleepers,
 }
 
-/// A message to drop.
+/// What to drop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Deletion {
-    /// Which.
-    pub id: MessageId,
-    /// Only if it belongs to this user agent; `None` for an application server, which has proved
-    /// itself by the message's unguessable URL.
-    pub owner: Option<Uaid>,
+pub enum Deletion {
+    /// One message.
+    Message {
+        /// Which.
+        id: MessageId,
+        /// Only if it belongs to this user agent; `None` for an application server, which has
+        /// proved itself by the message's unguessable URL.
+        owner: Option<Uaid>,
+    },
+    /// The version update of a channel, unless it is a higher one.
+    Update {
+        /// Whose.
+        uaid: Uaid,
+        /// Which channel.
+        channel: ChannelId,
+        /// The version that was acked.
+        version: Version,
+    },
+}
+
+/// A subscription as it is kept.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Subscription {
+    /// Its name.
+    pub channel: ChannelId,
+    /// How its user agent spells that, if otherwise than in lower case with dashes.
+    pub spelling: Option<Box<str>>,
+    /// The highest version that it had, as far as that is written down.
+    pub last_version: Option<Version>,
+}
+
+/// A user agent that waits to be woken.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sleeper {
+    /// Who.
+    pub uaid: Uaid,
+    /// How it is woken.
+    pub wakeup: Wakeup,
+    /// Whether something waits for it.
+    pub is_due: bool,
 }
 
 /// Bounds on what is kept, in the state that the new message would make.
@@ -129,7 +210,7 @@ pub enum StoreReply {
     /// Nothing to say beyond "it is committed".
     Done,
     /// Of [`StoreOp::Load`], in no particular order. Empty for a user agent never heard of.
-    Loaded(Vec<ChannelId>),
+    Loaded(Vec<Subscription>),
     /// Of [`StoreOp::Subscribe`]: `false` when the user agent has too many already.
     Subscribed(bool),
     /// Of [`StoreOp::Find`].
@@ -143,6 +224,8 @@ pub enum StoreReply {
         /// Whether there may be others behind them.
         more: bool,
     },
+    /// Of [`StoreOp::Sleepers`], in no particular order.
+    Sleepers(Vec<Sleeper>),
     /// Of [`StoreOp::Expire`]: how many were dropped; fewer than asked for means that none is left.
     Expired(u32),
     /// The operation did nothing, and neither did anything committed with it.
@@ -201,4 +284,6 @@ pub struct Opened {
     pub run: u32,
     /// How long it has run before.
     pub service_time: ServiceTime,
+    /// How far its version clock had come.
+    pub version_clock: Version,
 }

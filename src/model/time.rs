@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::limits::TTL_SECS_MAX;
 use super::message::Ttl;
 
 /// One reading of both clocks, taken once for each turn of the event loop.
@@ -60,6 +61,18 @@ impl ServiceTime {
                 .saturating_add(ttl.as_secs() as u64)
                 .saturating_add(1),
         )
+    }
+
+    /// The longest TTL with which a message received at `start` is not kept beyond this point.
+    #[must_use]
+    pub const fn remaining_from(self, start: Self) -> Ttl {
+        let secs = self.0.saturating_sub(start.0).saturating_sub(1);
+        // Nothing else is kept for so long.
+        if secs > TTL_SECS_MAX as u64 {
+            Ttl::UNBOUNDED
+        } else {
+            Ttl::from_secs_lowered(secs)
+        }
     }
 
     /// This point moved by how long the gateway has run since.

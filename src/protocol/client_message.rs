@@ -1,4 +1,4 @@
-//! What a user agent says on its websocket: PROTOCOL.md part 3, 4.2 to 4.7.
+//! What a WebPush user agent says on its websocket: PROTOCOL.md part 3, 4.2 to 4.7.
 //!
 //! One JSON object a message; its `messageType` is read first, then only that type's fields, so
 //! that other fields may hold anything, as on the main service.
@@ -7,21 +7,20 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{self, IgnoredAny, Visitor};
+use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use super::keyring::{KeyDigest, decode_base64url, parse_uaid};
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::limits::VAPID_KEY_CHARS_MAX;
+use crate::model::version::Version;
 
 /// One message of a user agent.
 #[derive(Debug, Eq, PartialEq)]
 pub enum ClientMessage<'a> {
     /// Names itself, or asks for a name.
     Hello {
-        /// Which protocol it speaks from here on.
-        dialect: Dialect,
         /// Its name, if it sent one that can be one.
         uaid: Option<Uaid>,
     },
@@ -47,15 +46,6 @@ pub enum ClientMessage<'a> {
     BroadcastSubscribe,
 }
 
-/// The protocol that a user agent speaks.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Dialect {
-    /// Push messages with a body (desktop Firefox, UnifiedPush distributors).
-    WebPush,
-    /// Version numbers only (Firefox OS).
-    SimplePush,
-}
-
 /// The `key` of a register.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum RegisterKey {
@@ -73,12 +63,49 @@ pub struct AckUpdate<'a> {
     /// Its subscription.
     #[serde(rename = "channelID")]
     channel: Uuid,
-    /// Its `version`, as it was sent. KUnifiedPush may send an empty one.
+    /// Its `version`.
     #[serde(borrow)]
-    pub version: Cow<'a, str>,
+    pub version: AckVersion<'a>,
     /// 100 delivered, 101 not decrypted, 102 not delivered.
     #[serde(default)]
     code: Option<u16>,
+}
+
+/// The `version` of an ack, as it was sent.
+#[derive(Debug, Eq, PartialEq)]
+pub enum AckVersion<'a> {
+    /// The opaque one of a push message. KUnifiedPush may send an empty one.
+    Text(Cow<'a, str>),
+    /// Of a version update, which any user agent gets where an application server puts one.
+    Number(Version),
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for AckVersion<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = AckVersion<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a number from 0 to 2^63 - 1")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(AckVersion::Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(AckVersion::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+                let version = Version::new(number);
+                let version = version.ok_or_else(|| E::custom("above 2^63 - 1"))?;
+                Ok(AckVersion::Number(version))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 impl AckUpdate<'_> {
@@ -160,7 +187,7 @@ fn is_empty_object(text: &str) -> bool {
     from_json::<BTreeMap<Cow<'_, str>, IgnoredAny>>(text).is_ok_and(|fields| fields.is_empty())
 }
 
-/// SimplePush if and only if there are `channelIDs` and no `use_webpush` (PROTOCOL.md 1.A).
+/// Whatever `use_webpush` is: a hello of SimplePush does not come here.
 fn hello(text: &str) -> Result<ClientMessage<'_>, MessageError> {
     #[derive(Deserialize)]
     struct Fields<'a> {
@@ -168,26 +195,20 @@ fn hello(text: &str) -> Result<ClientMessage<'_>, MessageError> {
         uaid: Option<Cow<'a, str>>,
         #[serde(rename = "channelIDs", borrow, default)]
         channels: Option<Vec<Cow<'a, str>>>,
-        #[serde(default)]
-        use_webpush: Option<IgnoredAny>,
         #[serde(borrow, default)]
         #[expect(dead_code, reason = "checked for its type, as on the main service")]
         broadcasts: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
     }
     let fields: Fields<'_> = from_json(text)?;
-    let dialect = match (&fields.channels, fields.use_webpush) {
-        (Some(_), None) => Dialect::SimplePush,
-        (Some(_) | None, _) => Dialect::WebPush,
-    };
     let channels_are_uuids = |channels: &Vec<Cow<'_, str>>| {
         let mut channels = channels.iter();
         channels.all(|channel| Uuid::try_parse(channel).is_ok())
     };
-    if dialect == Dialect::WebPush && !fields.channels.as_ref().is_none_or(channels_are_uuids) {
+    if !fields.channels.as_ref().is_none_or(channels_are_uuids) {
         return Err(MessageError::BadJson);
     }
     let uaid = fields.uaid.as_deref().and_then(parse_uaid);
-    Ok(ClientMessage::Hello { dialect, uaid })
+    Ok(ClientMessage::Hello { uaid })
 }
 
 fn register(text: &str) -> Result<ClientMessage<'_>, MessageError> {
@@ -300,44 +321,24 @@ mod tests {
         ChannelId::from_uuid(Uuid::try_parse(CHANNEL).unwrap())
     }
 
-    fn assert_hello(text: &str, expected: Dialect, named: bool) {
-        let Ok(ClientMessage::Hello { dialect, uaid }) = parse(text) else {
-            panic!("{text}: {:?}", parse(text));
-        };
-        assert_eq!((dialect, uaid.is_some()), (expected, named), "{text}");
-    }
-
     #[test]
-    fn hello_of_each_real_user_agent_is_told_apart() {
-        for (rest, dialect, named) in [
-            (
-                r#""broadcasts":{},"use_webpush":true"#,
-                Dialect::WebPush,
-                false,
-            ),
-            (r#""uaid":"ID","use_webpush":true"#, Dialect::WebPush, true),
-            (
-                r#""uaid":"","channelIDs":[],"use_webpush":true"#,
-                Dialect::WebPush,
-                false,
-            ),
-            (r#""uaid":"ID""#, Dialect::WebPush, true),
-            (
-                r#""uaid":null,"use_webpush":"any""#,
-                Dialect::WebPush,
-                false,
-            ),
-            (r#""uaid":"ID","channelIDs":[]"#, Dialect::SimplePush, true),
-            (r#""channelIDs":["any text"]"#, Dialect::SimplePush, false),
+    fn hello_of_each_real_user_agent_is_understood() {
+        for (rest, named) in [
+            (r#""broadcasts":{},"use_webpush":true"#, false),
+            (r#""uaid":"ID","use_webpush":true"#, true),
+            (r#""uaid":"","channelIDs":[],"use_webpush":true"#, false),
+            (r#""uaid":"ID""#, true),
+            (r#""uaid":null,"use_webpush":"any""#, false),
         ] {
             let rest = rest.replace("\"ID\"", "\"5899e2060503436faf416102564443e0\"");
-            assert_hello(
-                &format!(r#"{{{rest},"messageType":"hello"}}"#),
-                dialect,
-                named,
-            );
+            let text = format!(r#"{{{rest},"messageType":"hello"}}"#);
+            let Ok(ClientMessage::Hello { uaid }) = parse(&text) else {
+                panic!("{text}: {:?}", parse(&text));
+            };
+            assert_eq!(uaid.is_some(), named, "{text}");
         }
-        assert_hello(r#"{"messageType":"hello"}"#, Dialect::WebPush, false);
+        let bare = ClientMessage::Hello { uaid: None };
+        assert_eq!(parse(r#"{"messageType":"hello"}"#), Ok(bare));
     }
 
     #[test]
@@ -405,8 +406,8 @@ mod tests {
         };
         assert_eq!(updates.len(), 2);
         assert_eq!(
-            (updates[0].channel(), &*updates[0].version),
-            (channel(), "v")
+            (updates[0].channel(), &updates[0].version),
+            (channel(), &AckVersion::Text("v".into()))
         );
         assert_eq!(updates[0].code(), AckCode::NotDelivered);
         assert_eq!(updates[1].code(), AckCode::Delivered);
@@ -418,12 +419,26 @@ mod tests {
             "",
             r#","updates":[{"version":"v"}]"#,
             r#","updates":[{"channelID":"0207da37-1a37-408c-b2f7-d2b9be76bcdc"}]"#,
-            r#","updates":[{"channelID":"0207da37-1a37-408c-b2f7-d2b9be76bcdc","version":1}]"#,
+            r#","updates":[{"channelID":"0207da37-1a37-408c-b2f7-d2b9be76bcdc","version":-1}]"#,
+            r#","updates":[{"channelID":"0207da37-1a37-408c-b2f7-d2b9be76bcdc","version":1.5}]"#,
+            r#","updates":[{"channelID":"0207da37-1a37-408c-b2f7-d2b9be76bcdc","version":9223372036854775808}]"#,
+            r#","updates":[{"channelID":"0207da37-1a37-408c-b2f7-d2b9be76bcdc","version":null}]"#,
             r#","updates":[{"channelID":"0207da37-1a37-408c-b2f7-d2b9be76bcdc","version":"","code":65536}]"#,
         ] {
             let text = format!(r#"{{"messageType":"ack"{updates}}}"#);
             assert_eq!(parse(&text), Err(MessageError::BadJson), "{text}");
         }
+    }
+
+    #[test]
+    fn ack_of_a_version_update_carries_its_number() {
+        let text = format!(
+            r#"{{"messageType":"ack","updates":[{{"channelID":"{CHANNEL}","version":9223372036854775807}}]}}"#
+        );
+        let Ok(ClientMessage::Ack(updates)) = parse(&text) else {
+            panic!("{:?}", parse(&text));
+        };
+        assert_eq!(updates[0].version, AckVersion::Number(Version::MAX));
     }
 
     #[test]

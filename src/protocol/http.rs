@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::problem::Problem;
 use super::push_request::{Body, PushHeaders};
+use crate::model::dialect::Dialect;
 use crate::model::limits::ENDPOINT_URL_BYTES_MAX;
 use crate::model::public_url::{PUBLIC_URL_BYTES_MAX, PublicUrl};
 
@@ -17,6 +18,8 @@ pub struct Request {
     pub method: String,
     /// Without the query.
     pub path: String,
+    /// What stands behind the `?`.
+    pub query: Option<String>,
     /// `http://` and the `Host` header: how the peer reached us, if it said so in a usable form.
     pub base_url: Option<BaseUrl>,
     /// Whether it asks for a websocket.
@@ -45,6 +48,8 @@ pub enum Route<'a> {
     OpenEndpoint(&'a str),
     /// `/wpush/v2/TOKEN`: only the owner of a VAPID key may post.
     RestrictedEndpoint(&'a str),
+    /// `/update/TOKEN`, `/spush/v1/TOKEN`, `/spush/TOKEN`: of a SimplePush user agent.
+    UpdateEndpoint(&'a str),
     /// `/m/TOKEN`: a push message that was accepted.
     Message(&'a str),
     /// Anything else.
@@ -68,6 +73,10 @@ impl<'a> Route<'a> {
                 Self::RestrictedEndpoint(token)
             }
             (Some(""), Some("wpush"), Some(token), None, None) => Self::OpenEndpoint(token),
+            (Some(""), Some("spush"), Some("v1"), Some(token), None)
+            | (Some(""), Some("spush" | "update"), Some(token), None, None) => {
+                Self::UpdateEndpoint(token)
+            }
             (Some(""), Some("m"), Some(token), None, None) => Self::Message(token),
             _ => Self::Other,
         }
@@ -99,10 +108,16 @@ impl BaseUrl {
         (usable && host.len() <= HOST_BYTES_MAX).then(|| Self(format!("{SCHEME}{host}").into()))
     }
 
-    /// The URL that an application server posts to.
-    pub fn endpoint(&self, restricted: bool, token: &str) -> String {
-        let version = if restricted { "v2" } else { "v1" };
-        format!("{}/wpush/{version}/{token}", self.0)
+    /// The URL that an application server posts or puts to.
+    ///
+    /// SimplePush's own path stays what it was on pushgo and AeroGear: some clients look for it.
+    pub fn endpoint(&self, dialect: Dialect, restricted: bool, token: &str) -> String {
+        let path = match (dialect, restricted) {
+            (_, true) => "wpush/v2",
+            (Dialect::WebPush, false) => "wpush/v1",
+            (Dialect::SimplePush, false) => "update",
+        };
+        format!("{}/{path}/{token}", self.0)
     }
 
     /// The URL of an accepted push message.
@@ -138,6 +153,15 @@ impl Response {
             status: 201,
             headers: vec![("Location", location), ("TTL", ttl_secs.to_string())],
             body: String::new(),
+        }
+    }
+
+    /// A version update is accepted: PROTOCOL.md part 2, R24.
+    pub fn updated(status: u16) -> Self {
+        Self {
+            status,
+            headers: vec![("Content-Type", "application/json".to_owned())],
+            body: "{}".to_owned(),
         }
     }
 
@@ -226,6 +250,9 @@ mod tests {
             ("/wpush/v1/abc", Route::OpenEndpoint("abc")),
             ("/wpush/abc", Route::OpenEndpoint("abc")),
             ("/wpush/v2/abc", Route::RestrictedEndpoint("abc")),
+            ("/update/abc", Route::UpdateEndpoint("abc")),
+            ("/spush/v1/abc", Route::UpdateEndpoint("abc")),
+            ("/spush/abc", Route::UpdateEndpoint("abc")),
             ("/m/abc", Route::Message("abc")),
             ("/", Route::Other),
             ("", Route::Other),
@@ -233,6 +260,8 @@ mod tests {
             ("/wpush/v3/abc", Route::Other),
             ("/wpush/v1/abc/", Route::Other),
             ("/wpush", Route::Other),
+            ("/update", Route::Other),
+            ("/update/v1/abc", Route::Other),
             ("/m/abc/d", Route::Other),
         ] {
             assert_eq!(Route::of(path), route, "{path}");
@@ -254,9 +283,10 @@ mod tests {
     #[test]
     fn longest_endpoint_url_is_within_what_unifiedpush_allows() {
         let host = "a".repeat(HOST_BYTES_MAX);
-        let url = BaseUrl::of_host(&host)
-            .unwrap()
-            .endpoint(true, &"t".repeat(114));
+        let url =
+            BaseUrl::of_host(&host)
+                .unwrap()
+                .endpoint(Dialect::WebPush, true, &"t".repeat(114));
         assert_eq!(url.len(), ENDPOINT_URL_BYTES_MAX);
     }
 

@@ -6,4 +6,6 @@ pub mod keyring;
 pub mod problem;
 pub mod push_request;
 pub mod server_message;
+pub mod simplepush_message;
+pub mod update_request;
 pub mod vapid;

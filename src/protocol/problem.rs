@@ -46,8 +46,11 @@ pub enum Problem {
     TopicBadAlphabet,
     BadUrgency,
     InvalidMessageId,
+    BadVersion,
+    BadData,
     // What it carries.
     BodyTooLarge,
+    DataTooLarge,
     BodyIncomplete,
     // The websocket.
     WebsocketForbidden,
@@ -150,7 +153,13 @@ impl Problem {
                 "urgency: Urgency must be one of very-low, low, normal, high",
             ),
             Self::InvalidMessageId => ours(400, "Invalid message ID"),
+            Self::BadVersion => ours(
+                400,
+                "version: must be a whole number from 0 to 9223372036854775807, without a sign",
+            ),
+            Self::BadData => ours(400, "data: must be UTF-8 text"),
             Self::BodyTooLarge => wire(413, 104, "payload reached size limit"),
+            Self::DataTooLarge => wire(413, 104, "Data exceeds max length of 4096 bytes"),
             Self::BodyIncomplete => ours(408, "The request's body did not arrive in time"),
             Self::WebsocketForbidden => ours(
                 403,

@@ -5,7 +5,9 @@ use super::keyring::{Endpoint, KeyDigest};
 use super::problem::Problem;
 use super::vapid;
 use crate::model::limits::BODY_BYTES_MAX;
-use crate::model::message::{Content, Encoding, Topic, TopicError, Ttl, Urgency, is_base64url};
+use crate::model::message::{
+    Content, Encoding, Payload, Topic, TopicError, Ttl, Urgency, is_base64url,
+};
 
 /// The headers of a push message, as they arrived; a repeated one is joined by `, `.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +16,8 @@ pub struct PushHeaders {
     pub authorization: Option<String>,
     /// `Content-Encoding`
     pub content_encoding: Option<String>,
+    /// `Content-Type`
+    pub content_type: Option<String>,
     /// `Crypto-Key`
     pub crypto_key: Option<String>,
     /// `Encryption`
@@ -29,9 +33,10 @@ pub struct PushHeaders {
 /// What arrived of a request's body.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Body {
-    /// All of it; at most [`BODY_BYTES_MAX`] bytes.
+    /// All of it; at most [`BODY_BYTES_MAX`] bytes, or
+    /// [`UPDATE_FORM_BYTES_MAX`](crate::model::limits::UPDATE_FORM_BYTES_MAX) where it was put.
     Whole(Vec<u8>),
-    /// More than [`BODY_BYTES_MAX`] bytes; not kept.
+    /// More than that; not kept.
     TooLarge,
     /// The peer stopped sending.
     Incomplete,
@@ -46,8 +51,8 @@ pub struct Draft {
     pub topic: Option<Topic>,
     /// How much it matters.
     pub urgency: Urgency,
-    /// What it says.
-    pub content: Option<Content>,
+    /// What it says; never an update.
+    pub payload: Payload,
 }
 
 /// Whether this application server may post to the endpoint.
@@ -82,17 +87,17 @@ pub fn read(headers: &PushHeaders, body: Body) -> Result<Draft, Problem> {
         Body::Incomplete => return Err(Problem::BodyIncomplete),
     };
     let ttl_secs = ttl_secs(headers.ttl.as_deref())?;
-    let content = if body.is_empty() {
-        None
+    let payload = if body.is_empty() {
+        Payload::Empty
     } else {
-        Some(content(headers, body)?)
+        Payload::Encrypted(content(headers, body)?)
     };
     let ttl_secs = u64::try_from(ttl_secs).map_err(|_| Problem::NegativeTtl)?;
     Ok(Draft {
         ttl: Ttl::from_secs_lowered(ttl_secs),
         topic: topic(headers.topic.as_deref())?,
         urgency: urgency(headers.urgency.as_deref())?,
-        content,
+        payload,
     })
 }
 
@@ -283,7 +288,7 @@ mod tests {
     fn body_is_taken_up_to_its_limit_and_not_one_byte_more() {
         let plain = headers(|_| ());
         let draft = read(&plain, Body::Whole(vec![0; BODY_BYTES_MAX])).unwrap();
-        assert_eq!(draft.content.unwrap().body.len(), BODY_BYTES_MAX);
+        assert_eq!(draft.payload.content().unwrap().body.len(), BODY_BYTES_MAX);
         for body in [Body::Whole(vec![0; BODY_BYTES_MAX + 1]), Body::TooLarge] {
             assert_eq!(read(&plain, body), Err(Problem::BodyTooLarge));
         }
@@ -292,9 +297,10 @@ mod tests {
     #[test]
     fn empty_body_needs_no_encoding_and_carries_no_headers() {
         let draft = read(&headers(|h| h.content_encoding = None), Body::Whole(vec![])).unwrap();
-        assert!(draft.content.is_none());
+        assert!(draft.payload == Payload::Empty);
         let with = headers(|h| h.encryption = some("salt=abc"));
-        assert!(read(&with, Body::Whole(vec![])).unwrap().content.is_none());
+        let draft = read(&with, Body::Whole(vec![])).unwrap();
+        assert!(draft.payload == Payload::Empty);
     }
 
     #[test]
@@ -392,7 +398,8 @@ mod tests {
             h.encryption = some(r#"keyid="p256dh";salt="S82A==""#);
             h.crypto_key = some(r#"keyid=p256dh;dh=abc=,p256ecdsa=def=="#);
         });
-        let content = draft.unwrap().content.unwrap();
+        let draft = draft.unwrap();
+        let content = draft.payload.content().unwrap();
         assert_eq!(
             content.encryption.as_deref(),
             Some("keyid=p256dh;salt=S82A")

@@ -1,14 +1,17 @@
-//! What the gateway says on a websocket, field for field as the main service
-//! (PROTOCOL.md part 3, 4.3 to 4.8).
+//! What the gateway says on a websocket: to WebPush user agents field for field as the main service
+//! (PROTOCOL.md part 3, 4.3 to 4.8), to SimplePush ones as they expect it (part 2, R10 to R21).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::Serialize;
+use uuid::Uuid;
 use uuid::fmt::{Hyphenated, Simple};
 
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::message::PushMessage;
+use crate::model::version::Version;
 
 /// The answer to a ping.
 pub const PONG: &str = "{}";
@@ -33,14 +36,36 @@ pub fn hello(uaid: Uaid) -> String {
     })
 }
 
-/// The answer to `register`.
-pub fn registered(channel: ChannelId, outcome: Registered<'_>) -> String {
+/// The answer to `hello` of a SimplePush user agent, in its own spelling of its name if it has one.
+pub fn simplepush_hello(uaid: Uaid, spelling: Option<&str>) -> String {
+    #[derive(Serialize)]
+    struct Hello<'a> {
+        #[serde(rename = "messageType")]
+        message_type: &'static str,
+        uaid: &'a str,
+        status: u16,
+    }
+    let mut buffer = Uuid::encode_buffer();
+    to_json(&Hello {
+        message_type: "hello",
+        uaid: spelling.unwrap_or_else(|| uaid.uuid().simple().encode_lower(&mut buffer)),
+        status: 200,
+    })
+}
+
+/// How a channel is spelled where its user agent has no spelling of its own.
+pub fn dashed(channel: ChannelId) -> String {
+    channel.uuid().hyphenated().to_string()
+}
+
+/// The answer to `register`; `channel` as the user agent spells it.
+pub fn registered(channel: &str, outcome: Registered<'_>) -> String {
     #[derive(Serialize)]
     struct Register<'a> {
         #[serde(rename = "messageType")]
         message_type: &'static str,
         #[serde(rename = "channelID")]
-        channel: Hyphenated,
+        channel: &'a str,
         status: u16,
         #[serde(rename = "pushEndpoint")]
         endpoint: &'a str,
@@ -53,7 +78,7 @@ pub fn registered(channel: ChannelId, outcome: Registered<'_>) -> String {
     };
     to_json(&Register {
         message_type: "register",
-        channel: channel.uuid().hyphenated(),
+        channel,
         status,
         endpoint,
     })
@@ -73,18 +98,18 @@ pub enum Registered<'a> {
 }
 
 /// The answer to `unregister`: `ended` unless it could not be written down.
-pub fn unregistered(channel: ChannelId, ended: bool) -> String {
+pub fn unregistered(channel: &str, ended: bool) -> String {
     #[derive(Serialize)]
-    struct Unregister {
+    struct Unregister<'a> {
         #[serde(rename = "messageType")]
         message_type: &'static str,
         #[serde(rename = "channelID")]
-        channel: Hyphenated,
+        channel: &'a str,
         status: u16,
     }
     to_json(&Unregister {
         message_type: "unregister",
-        channel: channel.uuid().hyphenated(),
+        channel,
         status: if ended { 200 } else { 500 },
     })
 }
@@ -111,7 +136,7 @@ pub fn notification(message: &PushMessage, version: &str) -> String {
         #[serde(skip_serializing_if = "Option::is_none")]
         crypto_key: Option<&'a str>,
     }
-    let content = message.content.as_ref();
+    let content = message.payload.content();
     to_json(&Notification {
         message_type: "notification",
         channel: message.channel.uuid().hyphenated(),
@@ -125,6 +150,56 @@ pub fn notification(message: &PushMessage, version: &str) -> String {
     })
 }
 
+/// One entry of a notification of version updates.
+#[derive(Clone, Debug, Serialize)]
+pub struct Update<'a> {
+    #[serde(rename = "channelID")]
+    channel: Cow<'a, str>,
+    version: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a str>,
+}
+
+impl<'a> Update<'a> {
+    /// The version of a channel, which is spelled with dashes unless the user agent does otherwise.
+    pub fn new(
+        channel: ChannelId,
+        spelling: Option<&'a str>,
+        version: Version,
+        data: Option<&'a str>,
+    ) -> Self {
+        Self {
+            channel: spelling.map_or_else(|| dashed(channel).into(), Cow::Borrowed),
+            version: version.as_u64(),
+            data,
+        }
+    }
+
+    /// At most how many bytes it takes in a frame: names, 20 digits, and data of which each byte may
+    /// be escaped as `\u0000`.
+    pub fn len_bytes_max(&self) -> usize {
+        let data = self.data.map_or(0, str::len);
+        self.channel
+            .len()
+            .saturating_add(data.saturating_mul(6))
+            .saturating_add(80)
+    }
+}
+
+/// Version updates on their way to the user agent; at least one.
+pub fn updates(updates: &[Update<'_>]) -> String {
+    #[derive(Serialize)]
+    struct Notification<'a> {
+        #[serde(rename = "messageType")]
+        message_type: &'static str,
+        updates: &'a [Update<'a>],
+    }
+    to_json(&Notification {
+        message_type: "notification",
+        updates,
+    })
+}
+
 fn to_json(message: &impl Serialize) -> String {
     serde_json::to_string(message).expect("a struct of strings and numbers is always JSON")
 }
@@ -133,13 +208,13 @@ fn to_json(message: &impl Serialize) -> String {
 mod tests {
     use super::*;
     use crate::model::ids::MessageId;
-    use crate::model::message::{Content, Encoding, Ttl, Urgency};
+    use crate::model::message::{Content, Encoding, Payload, Ttl, Urgency};
     use crate::model::time::ServiceTime;
 
     const CHANNEL: ChannelId = ChannelId::from_bytes([0xab; 16]);
     const DASHED: &str = "abababab-abab-abab-abab-abababababab";
 
-    fn message(content: Option<Content>) -> PushMessage {
+    fn message(payload: Payload) -> PushMessage {
         PushMessage {
             id: MessageId::ZERO,
             channel: CHANNEL,
@@ -147,7 +222,7 @@ mod tests {
             ttl: Ttl::from_secs_lowered(60),
             topic: None,
             urgency: Urgency::Normal,
-            content,
+            payload,
         }
     }
 
@@ -162,33 +237,57 @@ mod tests {
     #[test]
     fn register_and_unregister_echo_the_channel() {
         assert_eq!(
-            registered(CHANNEL, Registered::Endpoint("http://h/wpush/v1/t")),
+            registered(DASHED, Registered::Endpoint("http://h/wpush/v1/t")),
             format!(
                 r#"{{"messageType":"register","channelID":"{DASHED}","status":200,"pushEndpoint":"http://h/wpush/v1/t"}}"#
             )
         );
         assert_eq!(
-            registered(CHANNEL, Registered::InvalidKey),
+            registered(DASHED, Registered::InvalidKey),
             format!(
                 r#"{{"messageType":"register","channelID":"{DASHED}","status":400,"pushEndpoint":"Failed to generate endpoint"}}"#
             )
         );
         assert_eq!(
-            registered(CHANNEL, Registered::StorageFault),
+            registered(DASHED, Registered::StorageFault),
             format!(
                 r#"{{"messageType":"register","channelID":"{DASHED}","status":500,"pushEndpoint":""}}"#
             )
         );
         assert_eq!(
-            unregistered(CHANNEL, true),
+            unregistered(DASHED, true),
             format!(r#"{{"messageType":"unregister","channelID":"{DASHED}","status":200}}"#)
+        );
+    }
+
+    #[test]
+    fn simplepush_hello_says_no_more_than_a_simplepush_user_agent_reads() {
+        let uaid = Uaid::from_bytes([0xab; 16]);
+        assert_eq!(
+            simplepush_hello(uaid, None),
+            r#"{"messageType":"hello","uaid":"abababababababababababababababab","status":200}"#
+        );
+        assert!(simplepush_hello(uaid, Some("ABAB")).contains(r#""uaid":"ABAB""#));
+    }
+
+    #[test]
+    fn updates_are_numbers_and_have_data_only_where_there_is_some() {
+        let list = [
+            Update::new(CHANNEL, None, Version::MAX, None),
+            Update::new(CHANNEL, Some("ABAB"), Version::from_secs(0), Some("\"")),
+        ];
+        assert_eq!(
+            updates(&list),
+            format!(
+                r#"{{"messageType":"notification","updates":[{{"channelID":"{DASHED}","version":9223372036854775807}},{{"channelID":"ABAB","version":0,"data":"\""}}]}}"#
+            )
         );
     }
 
     #[test]
     fn notification_without_a_body_has_neither_data_nor_headers() {
         assert_eq!(
-            notification(&message(None), "v"),
+            notification(&message(Payload::Empty), "v"),
             format!(r#"{{"messageType":"notification","channelID":"{DASHED}","version":"v"}}"#)
         );
     }
@@ -202,7 +301,7 @@ mod tests {
             body: [0xff, 0xef].into(),
         };
         assert_eq!(
-            notification(&message(Some(content)), "v"),
+            notification(&message(Payload::Encrypted(content)), "v"),
             format!(
                 r#"{{"messageType":"notification","channelID":"{DASHED}","version":"v","data":"_-8","headers":{{"encoding":"aesgcm","encryption":"salt=abc","crypto_key":"dh=def"}}}}"#
             )

@@ -3,23 +3,36 @@
 //! Everything is decided before its first row is written, so that a refused message leaves nothing
 //! behind and no savepoint is needed.
 
+use std::borrow::Cow;
+
 use super::fault;
 use super::messages::{self, Kept};
 use super::store::Store;
-use super::subscriptions::{self, Origin};
+use super::subscriptions::{self, Known, Origin};
 use super::usage::Usage;
+use crate::model::dialect::Dialect;
 use crate::model::ids::Uaid;
-use crate::model::message::PushMessage;
+use crate::model::message::{Payload, PushMessage, Ttl};
 use crate::model::store::{Deletion, EnqueueOutcome, Quota};
+use crate::model::version::{NewVersion, Version, VersionUpdate};
 
 /// Where a message would go.
 struct Place {
-    /// The message of the same subscription and topic, which it takes the place of.
+    /// The message that it takes the place of: of the same subscription and topic, or the version
+    /// update of the same subscription.
     replaced: Option<Kept>,
     /// What its queue holds.
     before: Usage,
     /// What its queue would hold.
     after: Usage,
+}
+
+/// What comes with a message, beside itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) lost: Option<Dialect>,
+    pub(super) version_clock: Version,
+    pub(super) quota: Quota,
 }
 
 impl Store {
@@ -28,41 +41,98 @@ impl Store {
         &mut self,
         uaid: Uaid,
         message: &PushMessage,
-        lost: bool,
-        quota: Quota,
+        terms: Terms,
     ) -> rusqlite::Result<EnqueueOutcome> {
-        let origin = subscriptions::origin(&self.connection, uaid, message.channel)?;
-        if origin.is_none()
-            && !(lost && subscriptions::may_return(&self.connection, uaid, message.channel)?)
-        {
+        let known = subscriptions::known(&self.connection, uaid, message.channel)?;
+        let Some(dialect) = known.map(|known| known.dialect).or(terms.lost) else {
+            return Ok(EnqueueOutcome::NoSubscription);
+        };
+        if known.is_none() && !subscriptions::may_return(&self.connection, uaid, message.channel)? {
             return Ok(EnqueueOutcome::NoSubscription);
         }
-        let mut place = self.place(uaid, message)?;
-        if place.replaced.is_some_and(|kept| kept.id >= message.id) {
-            // It comes late, and what replaces it is there already. Or it is that very message.
+        let message = self.as_kept(uaid, message, dialect, known, terms.version_clock)?;
+        let quota = terms.quota;
+        let mut place = self.place(uaid, &message)?;
+        if place
+            .replaced
+            .is_some_and(|kept| comes_late(&message, kept))
+        {
+            // What replaces it is there already. Or it is that very message.
             return Ok(EnqueueOutcome::Kept);
         }
         if !place.after.is_within(quota) && place.before.may_hold_expired(message.received_at) {
             // What is expired counts until it is swept, but it must not keep a message out.
             messages::expire_of(&self.connection, uaid, message.received_at)?;
             self.usage.forget(uaid);
-            place = self.place(uaid, message)?;
+            place = self.place(uaid, &message)?;
         }
         if !place.after.is_within(quota) {
             return Ok(EnqueueOutcome::QueueFull);
         }
         let used_bytes = self.used_bytes()?;
-        if used_bytes.saturating_add(messages::cost_bytes(message)) > quota.total_bytes_max {
+        if used_bytes.saturating_add(messages::cost_bytes(&message)) > quota.total_bytes_max {
             return Ok(EnqueueOutcome::StoreFull);
         }
-        self.put(uaid, message, &place)?;
-        self.note_origin(uaid, message, origin, lost)
+        self.put(uaid, &message, &place)?;
+        let outcome = self.note_origin(uaid, &message, known, terms.lost)?;
+        self.note_version(uaid, &message, terms.version_clock)?;
+        Ok(outcome)
+    }
+
+    /// The message as it is written: an update gets its number, and for a SimplePush subscription
+    /// anything else becomes an update.
+    fn as_kept<'a>(
+        &self,
+        uaid: Uaid,
+        message: &'a PushMessage,
+        dialect: Dialect,
+        known: Option<Known>,
+        version_clock: Version,
+    ) -> rusqlite::Result<Cow<'a, PushMessage>> {
+        let (asked, data) = match (&message.payload, dialect) {
+            (Payload::Update(update), _) => (update.version, update.data.clone()),
+            (Payload::Empty | Payload::Encrypted(_), Dialect::WebPush) => {
+                return Ok(Cow::Borrowed(message));
+            }
+            (Payload::Empty | Payload::Encrypted(_), Dialect::SimplePush) => {
+                (NewVersion::AtLeast(version_clock), None)
+            }
+        };
+        let kept = messages::update_of(&self.connection, uaid, message.channel)?;
+        let kept = kept.filter(|kept| kept.expires_at > message.received_at);
+        let version = match asked {
+            NewVersion::Exact(version) => version,
+            // Given twice, it is the one that is there.
+            NewVersion::AtLeast(_) if kept.is_some_and(|kept| kept.id == message.id) => {
+                kept.and_then(|kept| kept.version).unwrap_or(version_clock)
+            }
+            NewVersion::AtLeast(least) => {
+                let written = known.and_then(|known| known.last_version);
+                let last = written.max(kept.and_then(|kept| kept.version));
+                last.map_or(least, |last| least.max(last.next()))
+            }
+        };
+        let remaining = kept.map_or(Ttl::from_secs_lowered(0), |kept| {
+            kept.expires_at.remaining_from(message.received_at)
+        });
+        Ok(Cow::Owned(PushMessage {
+            // Whoever waits for the older one must not wait in vain.
+            ttl: message.ttl.max(remaining),
+            topic: None,
+            payload: Payload::Update(VersionUpdate {
+                version: NewVersion::Exact(version),
+                data,
+            }),
+            ..message.clone()
+        }))
     }
 
     fn place(&mut self, uaid: Uaid, message: &PushMessage) -> rusqlite::Result<Place> {
-        let replaced = match &message.topic {
-            Some(topic) => messages::with_topic(&self.connection, uaid, message.channel, topic)?,
-            None => None,
+        let channel = message.channel;
+        let replaced = match (&message.topic, message.payload.update()) {
+            (_, Some(_)) => messages::update_of(&self.connection, uaid, channel)?,
+            (Some(topic), None) => messages::with_topic(&self.connection, uaid, channel, topic)?,
+            (None, None) => None,
         };
         let before = self.usage.of(&self.connection, uaid)?;
         Ok(Place {
@@ -74,7 +144,7 @@ impl Store {
 
     fn put(&mut self, uaid: Uaid, message: &PushMessage, place: &Place) -> rusqlite::Result<()> {
         if let Some(kept) = place.replaced {
-            let deletion = Deletion {
+            let deletion = Deletion::Message {
                 id: kept.id,
                 owner: Some(uaid),
             };
@@ -85,7 +155,10 @@ impl Store {
             // Asked for twice: kept once.
             Err(error)
                 if fault::is_taken_key(&error)
-                    && messages::is_kept(&self.connection, uaid, message)? => {}
+                    && messages::is_kept(&self.connection, uaid, message)? =>
+            {
+                self.usage.forget(uaid);
+            }
             Err(error) => return Err(error),
         }
         Ok(())
@@ -96,18 +169,39 @@ impl Store {
         &self,
         uaid: Uaid,
         message: &PushMessage,
-        origin: Option<Origin>,
-        lost: bool,
+        known: Option<Known>,
+        lost: Option<Dialect>,
     ) -> rusqlite::Result<EnqueueOutcome> {
-        let (outcome, origin) = match origin {
-            None => (EnqueueOutcome::KeptAndRestored, Origin::Restored),
-            Some(Origin::Registered) if lost => (EnqueueOutcome::Kept, Origin::Both),
-            Some(Origin::Registered | Origin::Restored | Origin::Both) => {
-                return Ok(EnqueueOutcome::Kept);
-            }
+        let Some(dialect) = lost else {
+            return Ok(EnqueueOutcome::Kept);
         };
-        subscriptions::set_origin(&self.connection, uaid, message.channel, origin)?;
+        let (outcome, origin) = match known.map(|known| known.origin) {
+            None => (EnqueueOutcome::KeptAndRestored, Origin::Restored),
+            Some(Origin::Registered) => (EnqueueOutcome::Kept, Origin::Both),
+            Some(Origin::Restored | Origin::Both) => return Ok(EnqueueOutcome::Kept),
+        };
+        subscriptions::set_origin(&self.connection, uaid, message.channel, origin, dialect)?;
         Ok(outcome)
+    }
+
+    /// Remembers a version that the version clock has not passed: when the update is acked its row
+    /// is gone, and the next one that nobody names must be higher all the same.
+    fn note_version(
+        &self,
+        uaid: Uaid,
+        message: &PushMessage,
+        version_clock: Version,
+    ) -> rusqlite::Result<()> {
+        match message
+            .payload
+            .update()
+            .map(|update| update.version.version())
+        {
+            Some(version) if version >= version_clock => {
+                subscriptions::set_last_version(&self.connection, uaid, message.channel, version)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Bytes of the database that hold something. Both pragmas are read from the first page.
@@ -123,6 +217,17 @@ impl Store {
     }
 }
 
+/// Whether `kept` is there in place of `message` already.
+fn comes_late(message: &PushMessage, kept: Kept) -> bool {
+    match (message.payload.update(), kept.version) {
+        (Some(update), Some(kept_version)) => {
+            let is_higher = kept_version > update.version.version();
+            kept.id == message.id || (is_higher && kept.expires_at > message.received_at)
+        }
+        _ => kept.id >= message.id,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -132,7 +237,7 @@ mod tests {
     use crate::model::store::{StoreOp, StoreReply};
     use crate::storage::testing::{
         self, Folder, NO_QUOTA, at, delete, enqueue, enqueue_lost, enqueue_within, find, ids,
-        message, one, subscribe, unsubscribe, with_topic,
+        message, one, subscribe, unsubscribe, update, version, with_topic,
     };
 
     fn outcome(store: &mut Store, op: StoreOp) -> EnqueueOutcome {
@@ -323,7 +428,8 @@ mod tests {
         let lost = |quota| StoreOp::Enqueue {
             uaid: testing::uaid(1),
             message: Arc::new(message(12, 3)),
-            lost: true,
+            lost: Some(Dialect::WebPush),
+            version_clock: testing::VERSION_CLOCK,
             quota,
         };
         let no_bytes = Quota {
@@ -435,5 +541,181 @@ mod tests {
             ],
             [&kept, &full, &kept, &kept, &kept]
         );
+    }
+
+    /// What is kept for user agent 1: version and data of its updates, `None` for other messages.
+    fn kept(store: &mut Store) -> Vec<Option<(u64, Option<String>)>> {
+        let StoreReply::Page { messages, .. } = one(store, testing::fetch(1)) else {
+            panic!("not a page");
+        };
+        let update = |message: &PushMessage| {
+            let update = message.payload.update()?;
+            let data = update.data.as_deref().map(str::to_owned);
+            Some((update.version.version().as_u64(), data))
+        };
+        messages.iter().map(update).collect()
+    }
+
+    fn exact(number: u64) -> NewVersion {
+        NewVersion::Exact(version(number))
+    }
+
+    const NEXT: NewVersion = NewVersion::AtLeast(testing::VERSION_CLOCK);
+
+    #[test]
+    fn of_a_channel_only_the_highest_version_is_kept_with_what_came_with_it() {
+        let folder = Folder::new();
+        let mut store = subscribed(&folder);
+        let with_data = |id, number, data: &str| {
+            let mut message = update(id, 1, exact(number));
+            message.payload = Payload::Update(VersionUpdate {
+                version: exact(number),
+                data: Some(data.into()),
+            });
+            enqueue(1, message)
+        };
+        store.apply(vec![
+            with_data(10, 5, "five"),
+            with_data(11, 3, "three"),
+            enqueue(1, update(12, 2, exact(1))),
+            enqueue(2, update(13, 1, exact(9))),
+        ]);
+        let five = Some((5, Some("five".to_owned())));
+        assert_eq!(kept(&mut store), [five, Some((1, None))]);
+        store.apply(vec![with_data(14, 5, "again"), with_data(15, 7, "seven")]);
+        let seven = Some((7, Some("seven".to_owned())));
+        assert_eq!(kept(&mut store), [Some((1, None)), seven]);
+        assert_eq!(ids(&mut store, 1), [12, 15]);
+    }
+
+    #[test]
+    fn storage_grows_with_channels_and_not_with_updates() {
+        let folder = Folder::new();
+        let mut store = subscribed(&folder);
+        let fill = |id: i64| {
+            let version = exact(id.cast_unsigned());
+            enqueue_within(1, update(id, 1, version), messages_max(1))
+        };
+        let replies = store.apply((10..200).map(fill).collect());
+        assert_eq!(
+            replies,
+            vec![StoreReply::Enqueued(EnqueueOutcome::Kept); 190]
+        );
+        assert_eq!(kept(&mut store), [Some((199, None))]);
+    }
+
+    #[test]
+    fn version_that_nobody_names_is_above_all_that_the_channel_has_had() {
+        let folder = Folder::new();
+        let mut store = subscribed(&folder);
+        let next = |id| enqueue(1, update(id, 1, NEXT));
+        store.apply(vec![next(10)]);
+        assert_eq!(kept(&mut store), [Some((1000, None))]);
+        store.apply(vec![next(11), next(11)]);
+        assert_eq!(kept(&mut store), [Some((1001, None))]);
+        // Acked in the same second: its row is gone, its number is not.
+        store.apply(vec![delete(11, Some(1)), next(12)]);
+        assert_eq!(kept(&mut store), [Some((1002, None))]);
+        let explicit = enqueue(1, update(13, 1, exact(5000)));
+        store.apply(vec![explicit, delete(13, None), next(14)]);
+        assert_eq!(kept(&mut store), [Some((5001, None))]);
+        // What the clock has passed needs no memory.
+        let low = enqueue(1, update(15, 2, exact(7)));
+        store.apply(vec![low, delete(15, None), enqueue(1, update(16, 2, NEXT))]);
+        assert_eq!(kept(&mut store), [Some((5001, None)), Some((1000, None))]);
+    }
+
+    #[test]
+    fn message_to_a_simplepush_subscription_is_kept_as_an_update() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store.apply(vec![
+            testing::subscribe_as(1, 1, Dialect::SimplePush),
+            enqueue(1, with_topic(message(10, 1), "a")),
+            enqueue(1, with_topic(message(11, 1), "b")),
+        ]);
+        assert_eq!(kept(&mut store), [Some((1001, None))]);
+        // A user agent that speaks WebPush by now gets the message itself.
+        store.apply(vec![
+            testing::subscribe_as(1, 1, Dialect::WebPush),
+            enqueue(1, message(12, 1)),
+        ]);
+        assert_eq!(kept(&mut store), [Some((1001, None)), None]);
+    }
+
+    #[test]
+    fn lost_subscription_is_taken_back_in_with_its_dialect() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        let lost = |id| StoreOp::Enqueue {
+            uaid: testing::uaid(1),
+            message: Arc::new(message(id, 1)),
+            lost: Some(Dialect::SimplePush),
+            version_clock: testing::VERSION_CLOCK,
+            quota: NO_QUOTA,
+        };
+        assert_eq!(
+            outcome(&mut store, lost(10)),
+            EnqueueOutcome::KeptAndRestored
+        );
+        assert_eq!(
+            outcome(&mut store, enqueue(1, message(11, 1))),
+            EnqueueOutcome::Kept
+        );
+        assert_eq!(kept(&mut store), [Some((1001, None))]);
+    }
+
+    #[test]
+    fn update_that_is_kept_for_ever_is_not_shortened_by_one_that_is_not() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        let short = |id, received_at| {
+            let message = PushMessage {
+                received_at: at(received_at),
+                ttl: Ttl::from_secs_lowered(1),
+                ..message(id, 1)
+            };
+            enqueue(1, message)
+        };
+        store.apply(vec![
+            testing::subscribe_as(1, 1, Dialect::SimplePush),
+            enqueue(1, update(10, 1, exact(5))),
+            short(11, 500),
+        ]);
+        let sweep = StoreOp::Expire {
+            now: at(1 << 30),
+            messages_max: 10,
+        };
+        assert_eq!(one(&mut store, sweep), StoreReply::Expired(0));
+        // One that has expired does not stand in the way of a lower one.
+        let (mut store, _) = Folder::new().open();
+        store.apply(vec![
+            testing::subscribe_as(1, 1, Dialect::SimplePush),
+            short(10, 0),
+            enqueue(1, update(11, 1, exact(5))),
+        ]);
+        assert_eq!(kept(&mut store), [Some((5, None))]);
+    }
+
+    #[test]
+    fn ack_drops_the_update_of_its_channel_up_to_its_version() {
+        let folder = Folder::new();
+        let mut store = subscribed(&folder);
+        let ack = |channel, number| {
+            StoreOp::Delete(vec![Deletion::Update {
+                uaid: testing::uaid(1),
+                channel: testing::channel(channel),
+                version: version(number),
+            }])
+        };
+        store.apply(vec![
+            enqueue(1, update(10, 1, exact(5))),
+            enqueue(1, update(11, 2, exact(5))),
+            enqueue(1, message(12, 1)),
+            ack(1, 4),
+        ]);
+        assert_eq!(ids(&mut store, 1), [10, 11, 12]);
+        store.apply(vec![ack(1, 5)]);
+        assert_eq!(ids(&mut store, 1), [11, 12]);
     }
 }

@@ -7,19 +7,27 @@ use rusqlite::{Connection, Error, OptionalExtension, Row};
 
 use super::fault;
 use crate::model::ids::{ChannelId, MessageId, Uaid};
-use crate::model::message::{Content, Encoding, PushMessage, Topic, Ttl, Urgency};
+use crate::model::message::{Content, Encoding, Payload, PushMessage, Topic, Ttl, Urgency};
 use crate::model::store::Deletion;
 use crate::model::time::ServiceTime;
+use crate::model::version::{NewVersion, Version, VersionUpdate};
 
 // Texts that a test looks at: none of them may read more rows than it has to.
 
 const PAGE: &str = "
-    SELECT id, channel, topic, received_at, ttl_secs, urgency, encoding, encryption, crypto_key, body
+    SELECT id, channel, topic, received_at, ttl_secs, urgency, encoding, encryption, crypto_key, body,
+        version, data
     FROM message WHERE uaid = ?1 AND id > ?2 AND expires_at > ?3 ORDER BY id";
-const WITH_TOPIC: &str =
-    "SELECT id, cost_bytes FROM message WHERE uaid = ?1 AND channel = ?2 AND topic = ?3";
+const WITH_TOPIC: &str = "
+    SELECT id, cost_bytes, expires_at, version
+    FROM message WHERE uaid = ?1 AND channel = ?2 AND topic = ?3";
+const UPDATE_OF: &str = "
+    SELECT id, cost_bytes, expires_at, version
+    FROM message WHERE uaid = ?1 AND channel = ?2 AND version IS NOT NULL";
 const DELETE: &str =
     "DELETE FROM message WHERE id = ?1 AND (?2 IS NULL OR uaid = ?2) RETURNING uaid";
+const DELETE_UPDATE: &str =
+    "DELETE FROM message WHERE uaid = ?1 AND channel = ?2 AND version <= ?3 RETURNING uaid";
 const DELETE_OF_SUBSCRIPTION: &str = "DELETE FROM message WHERE uaid = ?1 AND channel = ?2";
 const EXPIRE: &str = "
     DELETE FROM message WHERE id IN
@@ -42,6 +50,9 @@ pub(super) struct Page {
 pub(super) struct Kept {
     pub(super) id: MessageId,
     pub(super) cost_bytes: u64,
+    pub(super) expires_at: ServiceTime,
+    /// Of an update.
+    pub(super) version: Option<Version>,
 }
 
 /// Keeps a message.
@@ -50,12 +61,13 @@ pub(super) fn insert(
     uaid: Uaid,
     message: &PushMessage,
 ) -> rusqlite::Result<()> {
-    let content = message.content.as_ref();
+    let content = message.payload.content();
+    let update = message.payload.update();
     connection
         .prepare_cached(
             "INSERT INTO message (id, uaid, channel, topic, received_at, ttl_secs, expires_at, urgency,
-                 cost_bytes, encoding, encryption, crypto_key, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 cost_bytes, encoding, encryption, crypto_key, body, version, data)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )?
         .execute((
             message.id.as_i64(),
@@ -71,6 +83,8 @@ pub(super) fn insert(
             content.and_then(|content| content.encryption.as_deref()),
             content.and_then(|content| content.crypto_key.as_deref()),
             content.map(|content| &*content.body),
+            update.map(|update| update.version.version().as_i64()),
+            update.and_then(|update| update.data.as_deref()),
         ))?;
     Ok(())
 }
@@ -99,15 +113,19 @@ pub(super) fn with_topic(
 ) -> rusqlite::Result<Option<Kept>> {
     connection
         .prepare_cached(WITH_TOPIC)?
-        .query_row(
-            (uaid.as_bytes(), channel.as_bytes(), topic.as_str()),
-            |row| {
-                Ok(Kept {
-                    id: MessageId::from_i64(row.get(0)?),
-                    cost_bytes: unsigned(row.get(1)?),
-                })
-            },
-        )
+        .query_row((uaid.as_bytes(), channel.as_bytes(), topic.as_str()), kept)
+        .optional()
+}
+
+/// The version update of a subscription.
+pub(super) fn update_of(
+    connection: &Connection,
+    uaid: Uaid,
+    channel: ChannelId,
+) -> rusqlite::Result<Option<Kept>> {
+    connection
+        .prepare_cached(UPDATE_OF)?
+        .query_row((uaid.as_bytes(), channel.as_bytes()), kept)
         .optional()
 }
 
@@ -157,16 +175,22 @@ pub(super) fn delete(
     connection: &Connection,
     deletion: Deletion,
 ) -> rusqlite::Result<Option<Uaid>> {
-    connection
-        .prepare_cached(DELETE)?
-        .query_row(
-            (
-                deletion.id.as_i64(),
-                deletion.owner.as_ref().map(Uaid::as_bytes),
-            ),
-            owner,
-        )
-        .optional()
+    let deleted = match &deletion {
+        Deletion::Message { id, owner: only } => connection
+            .prepare_cached(DELETE)?
+            .query_row((id.as_i64(), only.as_ref().map(Uaid::as_bytes)), owner),
+        Deletion::Update {
+            uaid,
+            channel,
+            version,
+        } => {
+            let names = (uaid.as_bytes(), channel.as_bytes(), version.as_i64());
+            connection
+                .prepare_cached(DELETE_UPDATE)?
+                .query_row(names, owner)
+        }
+    };
+    deleted.optional()
 }
 
 /// Drops all messages of a subscription.
@@ -231,25 +255,49 @@ fn read(row: &Row<'_>) -> rusqlite::Result<PushMessage> {
         id: MessageId::from_i64(row.get(0)?),
         channel: ChannelId::from_bytes(row.get(1)?),
         received_at: ServiceTime::from_secs(unsigned(row.get(3)?)),
-        ttl: Ttl::from_secs_lowered(ttl_secs.into()),
+        ttl: Ttl::from_disk(ttl_secs),
         topic: match topic {
             Some(text) => Some(Topic::new(&text).map_err(|_| bad_value(2))?),
             None => None,
         },
         urgency: Urgency::from_number(row.get(5)?).ok_or_else(|| bad_value(5))?,
-        content: content(row)?,
+        payload: payload(row)?,
     })
 }
 
-fn content(row: &Row<'_>) -> rusqlite::Result<Option<Content>> {
-    let Some(name) = row.get_ref(6)?.as_str_or_null()? else {
+fn kept(row: &Row<'_>) -> rusqlite::Result<Kept> {
+    Ok(Kept {
+        id: MessageId::from_i64(row.get(0)?),
+        cost_bytes: unsigned(row.get(1)?),
+        expires_at: ServiceTime::from_secs(unsigned(row.get(2)?)),
+        version: version(row, 3)?,
+    })
+}
+
+/// A version, in a column that may be empty.
+pub(super) fn version(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Version>> {
+    let Some(number) = row.get(column)? else {
         return Ok(None);
+    };
+    let version = Version::from_i64(number).ok_or_else(|| bad_value(column))?;
+    Ok(Some(version))
+}
+
+fn payload(row: &Row<'_>) -> rusqlite::Result<Payload> {
+    if let Some(version) = version(row, 10)? {
+        return Ok(Payload::Update(VersionUpdate {
+            version: NewVersion::Exact(version),
+            data: row.get(11)?,
+        }));
+    }
+    let Some(name) = row.get_ref(6)?.as_str_or_null()? else {
+        return Ok(Payload::Empty);
     };
     let encoding = [Encoding::Aesgcm, Encoding::Aes128gcm]
         .into_iter()
         .find(|encoding| encoding.as_str() == name)
         .ok_or_else(|| bad_value(6))?;
-    Ok(Some(Content {
+    Ok(Payload::Encrypted(Content {
         encoding,
         encryption: row.get(7)?,
         crypto_key: row.get(8)?,
@@ -258,7 +306,7 @@ fn content(row: &Row<'_>) -> rusqlite::Result<Option<Content>> {
 }
 
 /// A column that holds what this program never writes.
-fn bad_value(column: usize) -> Error {
+pub(super) fn bad_value(column: usize) -> Error {
     Error::FromSqlConversionFailure(column, Type::Null, Box::new(FromSqlError::InvalidType))
 }
 
@@ -303,7 +351,7 @@ mod tests {
         let every_byte: Vec<u8> = (0..=255).cycle().take(5630).collect();
         let full = PushMessage {
             urgency: Urgency::VeryLow,
-            content: Some(Content {
+            payload: Payload::Encrypted(Content {
                 encoding: Encoding::Aesgcm,
                 encryption: Some("salt=abc".into()),
                 crypto_key: Some("dh=def".into()),
@@ -313,7 +361,7 @@ mod tests {
         };
         let empty = PushMessage {
             urgency: Urgency::High,
-            content: None,
+            payload: Payload::Empty,
             ..message(11, 1)
         };
         let mut store = with_messages(&folder, [full.clone(), empty.clone()]);
@@ -432,7 +480,9 @@ mod tests {
                 WITH_TOPIC,
                 "message_topic (uaid=? AND channel=? AND topic=?)",
             ),
+            (UPDATE_OF, "message_version (uaid=? AND channel=?)"),
             (DELETE, "INTEGER PRIMARY KEY (rowid=?)"),
+            (DELETE_UPDATE, "message_version (uaid=? AND channel=?)"),
             (DELETE_OF_SUBSCRIPTION, queue),
             (EXPIRE, "COVERING INDEX message_expiry (expires_at<?)"),
             (EXPIRE_OF, queue),

@@ -10,6 +10,7 @@ mod open;
 mod reader;
 mod schema;
 mod settings;
+mod sleepers;
 mod store;
 mod subscriptions;
 mod usage;

@@ -13,6 +13,7 @@ use super::{FILE_NAME, fault, messages, schema};
 use crate::model::ids::DatabaseId;
 use crate::model::store::{Opened, StoreError};
 use crate::model::time::ServiceTime;
+use crate::model::version::Version;
 
 /// What a database is given when it is made. Not looked at if there is one already.
 #[derive(Clone, Copy, Debug)]
@@ -109,13 +110,14 @@ fn start_run(
     // The newest message may be younger than the time that was last written down.
     let started = transaction.query_row(
         "UPDATE meta SET runs = runs + 1 RETURNING runs, database, lost_before, max(service_secs,
-             coalesce((SELECT received_at FROM message ORDER BY id DESC LIMIT 1), 0))",
+             coalesce((SELECT received_at FROM message ORDER BY id DESC LIMIT 1), 0)), version_clock",
         (),
         |row| {
             let opened = Opened {
                 run: row.get(0)?,
                 database: DatabaseId(row.get(1)?),
                 service_time: ServiceTime::from_secs(messages::unsigned(row.get(3)?)),
+                version_clock: Version::from_secs(messages::unsigned(row.get(4)?)),
             };
             Ok((opened, row.get(2)?))
         },
@@ -171,7 +173,7 @@ impl std::error::Error for OpenError {}
 mod tests {
     use super::*;
     use crate::model::message::PushMessage;
-    use crate::model::store::{StoreOp, StoreReply};
+    use crate::model::store::StoreReply;
     use crate::storage::testing::{self, Folder, at, enqueue, message, one, subscribe};
 
     #[test]
@@ -196,12 +198,12 @@ mod tests {
         store.apply(vec![
             subscribe(1, 1),
             enqueue(1, message(10, 1)),
-            StoreOp::SaveTime(at(50)),
+            testing::save_time(50),
         ]);
         drop(store);
         let (mut store, opened) = folder.open();
         assert_eq!(opened.service_time, at(100));
-        store.apply(vec![StoreOp::SaveTime(at(200)), StoreOp::SaveTime(at(150))]);
+        store.apply(vec![testing::save_time(200), testing::save_time(150)]);
         drop(store);
         assert_eq!(folder.open().1.service_time, at(200));
     }

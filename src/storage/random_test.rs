@@ -1,21 +1,24 @@
 //! Random batches against a plain model of what is promised, with full disks and restarts in between.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::testing::{self, Folder, at};
 use super::{FreshDatabase, Settings, Store, Synchronous};
+use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, MessageId, Uaid};
-use crate::model::message::{Content, Encoding, PushMessage, Topic, Ttl, Urgency};
-use crate::model::store::{Deletion, EnqueueOutcome, Quota, StoreError, StoreOp, StoreReply};
+use crate::model::message::{Content, Encoding, Payload, PushMessage, Topic, Ttl, Urgency};
+use crate::model::store::{self, Deletion, EnqueueOutcome, Quota, StoreError, StoreOp, StoreReply};
 use crate::model::time::ServiceTime;
+use crate::model::version::{NewVersion, Version, VersionUpdate};
 
 /// Set to run one seed again.
 const SEED_VARIABLE: &str = "EDGEPUSH_TEST_SEED";
 const BATCHES: u32 = 1500;
 /// Kinds of events that must come up, so that a test of nothing does not pass.
-const OUTCOMES: usize = 15;
+const OUTCOMES: usize = 21;
 
 #[test]
 fn every_reply_is_that_of_the_model() {
@@ -83,16 +86,21 @@ fn run(seed: u64) -> BTreeSet<&'static str> {
             expected = ops
                 .iter()
                 .map(|op| match op {
-                    StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. } => {
-                        model.apply(op)
-                    }
+                    StoreOp::Load { .. }
+                    | StoreOp::Find { .. }
+                    | StoreOp::Fetch { .. }
+                    | StoreOp::Sleepers => model.apply(op),
                     StoreOp::Subscribe { .. }
                     | StoreOp::Unsubscribe { .. }
+                    | StoreOp::Forget { .. }
                     | StoreOp::Disown { .. }
                     | StoreOp::Enqueue { .. }
                     | StoreOp::Delete(_)
                     | StoreOp::Expire { .. }
-                    | StoreOp::SaveTime(_) => disk_full.clone(),
+                    | StoreOp::SaveTime { .. }
+                    | StoreOp::SaveVersions { .. }
+                    | StoreOp::Sleep { .. }
+                    | StoreOp::Woken { .. } => disk_full.clone(),
                 })
                 .collect();
         }
@@ -115,24 +123,27 @@ fn set_room(store: &Store, has_room: bool) {
 }
 
 fn sort(reply: &mut StoreReply) {
-    if let StoreReply::Loaded(channels) = reply {
-        channels.sort();
+    if let StoreReply::Loaded(subscriptions) = reply {
+        subscriptions.sort();
     }
 }
 
 type Subscription = (Uaid, ChannelId);
 
-#[derive(Clone, Copy, Eq, PartialEq)]
-struct Origin {
+#[derive(Clone)]
+struct Known {
     is_registered: bool,
     is_lost: bool,
+    dialect: Dialect,
+    spelling: Option<Box<str>>,
+    last_version: Option<Version>,
 }
 
 /// What is promised, without SQL, caches or indexes.
 #[derive(Clone, Default)]
 struct Model {
     lost_before: bool,
-    subscriptions: BTreeMap<Subscription, Origin>,
+    subscriptions: BTreeMap<Subscription, Known>,
     tombstones: BTreeSet<Subscription>,
     messages: BTreeMap<MessageId, (Uaid, Arc<PushMessage>)>,
     saved: ServiceTime,
@@ -150,19 +161,40 @@ impl Model {
     fn apply(&mut self, op: &StoreOp) -> StoreReply {
         match *op {
             StoreOp::Load { uaid } => {
-                let own = self.subscriptions.keys().filter(|key| key.0 == uaid);
-                StoreReply::Loaded(own.map(|key| key.1).collect())
+                let own = self.subscriptions.iter().filter(|(key, _)| key.0 == uaid);
+                let own = own.map(|(key, known)| store::Subscription {
+                    channel: key.1,
+                    spelling: known.spelling.clone(),
+                    last_version: known.last_version,
+                });
+                StoreReply::Loaded(own.collect())
             }
             StoreOp::Subscribe {
                 uaid,
                 channel,
+                ref spelling,
+                dialect,
                 subscriptions_max,
-            } => StoreReply::Subscribed(self.subscribe((uaid, channel), subscriptions_max)),
+            } => {
+                let key = (uaid, channel);
+                let made = self.subscribe(key, dialect, subscriptions_max);
+                if made && let Some(known) = self.subscriptions.get_mut(&key) {
+                    known.spelling.clone_from(spelling);
+                    known.dialect = dialect;
+                }
+                StoreReply::Subscribed(made)
+            }
             StoreOp::Unsubscribe { uaid, channel } => {
                 let key = (uaid, channel);
-                let origin = self.subscriptions.get(&key);
-                let bury = self.lost_before || origin.is_some_and(|origin| origin.is_lost);
-                self.end(key, bury);
+                self.unsubscribe(key);
+                StoreReply::Done
+            }
+            StoreOp::Forget { uaid } => {
+                self.seen.insert("forgotten");
+                let own = self.subscriptions.keys().filter(|key| key.0 == uaid);
+                for key in own.copied().collect::<Vec<_>>() {
+                    self.unsubscribe(key);
+                }
                 StoreReply::Done
             }
             StoreOp::Disown { uaid, channel } => {
@@ -186,8 +218,9 @@ impl Model {
                 uaid,
                 ref message,
                 lost,
+                version_clock,
                 quota,
-            } => StoreReply::Enqueued(self.enqueue(uaid, message, lost, quota)),
+            } => StoreReply::Enqueued(self.enqueue(uaid, message, lost, version_clock, quota)),
             StoreOp::Fetch {
                 uaid,
                 after,
@@ -196,15 +229,15 @@ impl Model {
                 bytes_max,
             } => self.fetch(uaid, after, now, messages_max, bytes_max),
             StoreOp::Delete(ref deletions) => {
-                for Deletion { id, owner } in deletions {
-                    let is_owner = |uaid| owner.is_none_or(|owner| owner == uaid);
-                    if self
-                        .messages
-                        .get(id)
-                        .is_some_and(|(uaid, _)| is_owner(*uaid))
-                    {
-                        self.seen.insert("deleted");
-                        self.messages.remove(id);
+                for deletion in deletions {
+                    let before = self.messages.len();
+                    self.messages
+                        .retain(|_, (uaid, message)| !is_meant(*deletion, *uaid, message));
+                    if self.messages.len() < before {
+                        self.seen.insert(match deletion {
+                            Deletion::Message { .. } => "deleted",
+                            Deletion::Update { .. } => "update deleted",
+                        });
                     }
                 }
                 StoreReply::Done
@@ -224,16 +257,36 @@ impl Model {
                 }
                 StoreReply::Expired(expired.len() as u32)
             }
-            StoreOp::SaveTime(now) => {
-                self.saved = self.saved.max(now);
+            StoreOp::SaveTime { service_time, .. } => {
+                self.saved = self.saved.max(service_time);
                 StoreReply::Done
             }
+            StoreOp::SaveVersions { uaid, ref versions } => {
+                for (channel, version) in versions {
+                    self.note_version((uaid, *channel), *version);
+                }
+                StoreReply::Done
+            }
+            StoreOp::Sleep { .. } | StoreOp::Woken { .. } => StoreReply::Done,
+            StoreOp::Sleepers => StoreReply::Sleepers(vec![]),
         }
     }
 
-    fn subscribe(&mut self, key: Subscription, subscriptions_max: u32) -> bool {
-        if let Some(origin) = self.subscriptions.get_mut(&key) {
-            origin.is_registered = true;
+    fn note_version(&mut self, key: Subscription, version: Version) {
+        if let Some(known) = self.subscriptions.get_mut(&key) {
+            known.last_version = known.last_version.max(Some(version));
+        }
+    }
+
+    fn unsubscribe(&mut self, key: Subscription) {
+        let known = self.subscriptions.get(&key);
+        let bury = self.lost_before || known.is_some_and(|known| known.is_lost);
+        self.end(key, bury);
+    }
+
+    fn subscribe(&mut self, key: Subscription, dialect: Dialect, subscriptions_max: u32) -> bool {
+        if let Some(known) = self.subscriptions.get_mut(&key) {
+            known.is_registered = true;
             return true;
         }
         let own = self.subscriptions.keys().filter(|other| other.0 == key.0);
@@ -241,11 +294,14 @@ impl Model {
             self.seen.insert("too many subscriptions");
             return false;
         }
-        let origin = Origin {
+        let known = Known {
             is_registered: true,
             is_lost: self.tombstones.remove(&key),
+            dialect,
+            spelling: None,
+            last_version: None,
         };
-        self.subscriptions.insert(key, origin);
+        self.subscriptions.insert(key, known);
         true
     }
 
@@ -266,18 +322,19 @@ impl Model {
         &mut self,
         uaid: Uaid,
         message: &Arc<PushMessage>,
-        lost: bool,
+        lost: Option<Dialect>,
+        version_clock: Version,
         quota: Quota,
     ) -> EnqueueOutcome {
         let key = (uaid, message.channel);
-        if !self.find(key, lost) {
+        if !self.find(key, lost.is_some()) {
             self.seen.insert("no subscription");
             return EnqueueOutcome::NoSubscription;
         }
-        if self
-            .same_topic(uaid, message)
-            .is_some_and(|id| id >= message.id)
-        {
+        let dialect = self.subscriptions.get(&key).map(|known| known.dialect);
+        let dialect = dialect.or(lost).unwrap();
+        let message = &Arc::new(self.as_kept(uaid, message, dialect, version_clock));
+        if self.comes_late(uaid, message) {
             self.seen.insert("late");
             return EnqueueOutcome::Kept;
         }
@@ -295,31 +352,120 @@ impl Model {
             self.seen.insert("store full");
             return EnqueueOutcome::StoreFull;
         }
-        if let Some(id) = self.same_topic(uaid, message) {
-            self.seen.insert("replaced");
+        if let Some(id) = self.replaced(uaid, message) {
+            let is_update = message.payload.update().is_some();
+            self.seen
+                .insert(if is_update { "raised" } else { "replaced" });
             self.messages.remove(&id);
         }
-        if self
-            .messages
-            .insert(message.id, (uaid, message.clone()))
-            .is_some()
-        {
-            self.seen.insert("given twice");
+        match self.messages.entry(message.id) {
+            Entry::Vacant(place) => drop(place.insert((uaid, message.clone()))),
+            // Also if its user agent speaks another dialect by now.
+            Entry::Occupied(_) => drop(self.seen.insert("given twice")),
         }
-        if let Some(origin) = self.subscriptions.get_mut(&key) {
-            origin.is_lost |= lost;
-            return EnqueueOutcome::Kept;
-        }
-        self.seen.insert("restored");
-        let origin = Origin {
-            is_registered: false,
-            is_lost: true,
+        let outcome = match (self.subscriptions.get_mut(&key), lost) {
+            (Some(known), lost) => {
+                known.is_lost |= lost.is_some();
+                EnqueueOutcome::Kept
+            }
+            (None, dialect) => {
+                self.seen.insert("restored");
+                let known = Known {
+                    is_registered: false,
+                    is_lost: true,
+                    dialect: dialect.unwrap(),
+                    spelling: None,
+                    last_version: None,
+                };
+                self.subscriptions.insert(key, known);
+                EnqueueOutcome::KeptAndRestored
+            }
         };
-        self.subscriptions.insert(key, origin);
-        EnqueueOutcome::KeptAndRestored
+        if let Some(update) = message.payload.update()
+            && update.version.version() >= version_clock
+        {
+            self.seen.insert("version noted");
+            self.note_version(key, update.version.version());
+        }
+        outcome
     }
 
-    fn same_topic(&self, uaid: Uaid, message: &PushMessage) -> Option<MessageId> {
+    /// What of a message is written.
+    fn as_kept(
+        &mut self,
+        uaid: Uaid,
+        message: &PushMessage,
+        dialect: Dialect,
+        version_clock: Version,
+    ) -> PushMessage {
+        let (asked, data) = match &message.payload {
+            Payload::Update(update) => (update.version, update.data.clone()),
+            Payload::Empty | Payload::Encrypted(_) if dialect == Dialect::SimplePush => {
+                self.seen.insert("translated");
+                (NewVersion::AtLeast(version_clock), None)
+            }
+            Payload::Empty | Payload::Encrypted(_) => return message.clone(),
+        };
+        let there = self
+            .update_of(uaid, message.channel)
+            .filter(|kept| kept.expires_at() > message.received_at)
+            .cloned();
+        let highest = there.as_ref().and_then(|kept| number_of(kept));
+        let known = self.subscriptions.get(&(uaid, message.channel));
+        let last = known.and_then(|known| known.last_version).max(highest);
+        let version = match (asked, &there) {
+            (NewVersion::AtLeast(_), Some(kept)) if kept.id == message.id => highest.unwrap(),
+            (NewVersion::AtLeast(least), _) => {
+                last.map_or(least, |last| if least > last { least } else { last.next() })
+            }
+            (NewVersion::Exact(version), _) => version,
+        };
+        let mut kept = PushMessage {
+            topic: None,
+            payload: Payload::Update(VersionUpdate {
+                version: NewVersion::Exact(version),
+                data,
+            }),
+            ..message.clone()
+        };
+        if let Some(there) = there
+            && there.expires_at() > kept.expires_at()
+        {
+            self.seen.insert("lives longer");
+            let secs = there.expires_at().as_secs() - kept.received_at.as_secs() - 1;
+            kept.ttl = if there.ttl == Ttl::UNBOUNDED {
+                Ttl::UNBOUNDED
+            } else {
+                Ttl::from_secs_lowered(secs)
+            };
+        }
+        kept
+    }
+
+    fn update_of(&self, uaid: Uaid, channel: ChannelId) -> Option<&Arc<PushMessage>> {
+        let own = |owner: &Uaid, kept: &PushMessage| (*owner, kept.channel) == (uaid, channel);
+        let mut all = self.messages.values();
+        let found = all.find(|(owner, kept)| own(owner, kept) && kept.payload.update().is_some());
+        found.map(|(_, kept)| kept)
+    }
+
+    fn comes_late(&self, uaid: Uaid, message: &PushMessage) -> bool {
+        let Some(id) = self.replaced(uaid, message) else {
+            return false;
+        };
+        let (_, kept) = &self.messages[&id];
+        match (number_of(kept), number_of(message)) {
+            (Some(there), Some(new)) => {
+                id == message.id || (there > new && kept.expires_at() > message.received_at)
+            }
+            _ => id >= message.id,
+        }
+    }
+
+    fn replaced(&self, uaid: Uaid, message: &PushMessage) -> Option<MessageId> {
+        if message.payload.update().is_some() {
+            return self.update_of(uaid, message.channel).map(|kept| kept.id);
+        }
         message.topic.as_ref()?;
         let same =
             |kept: &PushMessage| (kept.channel, &kept.topic) == (message.channel, &message.topic);
@@ -331,7 +477,7 @@ impl Model {
     }
 
     fn has_room(&self, uaid: Uaid, message: &PushMessage, quota: Quota) -> bool {
-        let replaced = self.same_topic(uaid, message);
+        let replaced = self.replaced(uaid, message);
         let queue = self.messages.iter();
         let costs: Vec<u64> = queue
             .filter(|(id, (owner, _))| *owner == uaid && Some(**id) != replaced)
@@ -373,6 +519,26 @@ impl Model {
         StoreReply::Page {
             messages: queue,
             more,
+        }
+    }
+}
+
+fn number_of(message: &PushMessage) -> Option<Version> {
+    Some(message.payload.update()?.version.version())
+}
+
+fn is_meant(deletion: Deletion, uaid: Uaid, message: &PushMessage) -> bool {
+    match deletion {
+        Deletion::Message { id, owner } => {
+            id == message.id && owner.is_none_or(|owner| owner == uaid)
+        }
+        Deletion::Update {
+            uaid: owner,
+            channel,
+            version,
+        } => {
+            (owner, channel) == (uaid, message.channel)
+                && number_of(message).is_some_and(|number| number <= version)
         }
     }
 }
@@ -428,6 +594,8 @@ impl Random {
             1 | 2 => StoreOp::Subscribe {
                 uaid,
                 channel,
+                spelling: self.one_in(3).then(|| "ABCD".into()),
+                dialect: self.dialect(),
                 subscriptions_max: self.below(5) as u32,
             },
             3 => StoreOp::Unsubscribe { uaid, channel },
@@ -449,7 +617,15 @@ impl Random {
                 now: self.time(),
                 messages_max: self.below(3) as u32,
             },
-            10 => StoreOp::SaveTime(self.time()),
+            10 => StoreOp::SaveTime {
+                service_time: self.time(),
+                version_clock: self.version(),
+            },
+            12 if self.one_in(8) => StoreOp::Forget { uaid },
+            13 if self.one_in(4) => StoreOp::SaveVersions {
+                uaid,
+                versions: vec![(channel, self.version())],
+            },
             11 if self.one_in(2) && self.last_enqueue.is_some() => {
                 self.last_enqueue.clone().unwrap()
             }
@@ -462,17 +638,34 @@ impl Random {
     }
 
     fn deletion(&mut self) -> Deletion {
-        Deletion {
+        if self.one_in(3) {
+            return Deletion::Update {
+                uaid: self.uaid(),
+                channel: self.channel(),
+                version: self.version(),
+            };
+        }
+        Deletion::Message {
             id: self.id(),
             owner: self.one_in(2).then(|| self.uaid()),
         }
+    }
+
+    fn dialect(&mut self) -> Dialect {
+        [Dialect::WebPush, Dialect::SimplePush][self.below(2) as usize]
+    }
+
+    /// Around what the version clock shows.
+    fn version(&mut self) -> Version {
+        testing::version(990 + self.below(20))
     }
 
     fn enqueue(&mut self, uaid: Uaid, channel: ChannelId) -> StoreOp {
         StoreOp::Enqueue {
             uaid,
             message: Arc::new(self.message(channel)),
-            lost: self.one_in(4),
+            lost: self.one_in(4).then(|| self.dialect()),
+            version_clock: testing::VERSION_CLOCK,
             quota: Quota {
                 messages_max: self.below(20) as u32,
                 bytes_max: self.below(30_000),
@@ -482,6 +675,24 @@ impl Random {
     }
 
     fn message(&mut self, channel: ChannelId) -> PushMessage {
+        if self.one_in(3) {
+            let version = self.version();
+            let version = if self.one_in(2) {
+                NewVersion::Exact(version)
+            } else {
+                NewVersion::AtLeast(version)
+            };
+            let data = self.one_in(2).then(|| "data".into());
+            return PushMessage {
+                id: self.new_id(),
+                channel,
+                received_at: self.time(),
+                ttl: Ttl::UNBOUNDED,
+                topic: None,
+                urgency: Urgency::Normal,
+                payload: Payload::Update(VersionUpdate { version, data }),
+            };
+        }
         PushMessage {
             id: self.new_id(),
             channel,
@@ -491,7 +702,11 @@ impl Random {
                 .one_in(3)
                 .then(|| Topic::new(["a", "b"][self.below(2) as usize]).unwrap()),
             urgency: Urgency::from_number(self.below(4) as u8).unwrap(),
-            content: (!self.one_in(4)).then(|| self.content()),
+            payload: if self.one_in(4) {
+                Payload::Empty
+            } else {
+                Payload::Encrypted(self.content())
+            },
         }
     }
 

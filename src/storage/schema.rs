@@ -5,7 +5,7 @@ use rusqlite::Connection;
 /// One entry for each version; its place, from 1, is the version that it leads to.
 ///
 /// A published entry is never changed: the next schema is a new entry.
-const MIGRATIONS: [&str; 1] = [VERSION_1];
+const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
 
 /// The schema that this program knows.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
@@ -57,6 +57,32 @@ const VERSION_1: &str = "
         uaid    BLOB NOT NULL CHECK (length(uaid) = 16),
         channel BLOB NOT NULL CHECK (length(channel) = 16),
         PRIMARY KEY (uaid, channel)
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// SimplePush.
+const VERSION_2: &str = "
+    -- How far the clock of those versions has come that nobody names.
+    ALTER TABLE meta ADD COLUMN version_clock INTEGER NOT NULL DEFAULT 0 CHECK (version_clock >= 0);
+
+    -- `dialect`: 1 for SimplePush. `spelling`: of the channel, unless in lower case with dashes.
+    -- `last_version`: written only where the version clock alone would not lead beyond it.
+    ALTER TABLE subscription ADD COLUMN dialect INTEGER NOT NULL DEFAULT 0 CHECK (dialect IN (0, 1));
+    ALTER TABLE subscription ADD COLUMN spelling TEXT;
+    ALTER TABLE subscription ADD COLUMN last_version INTEGER CHECK (last_version >= 0);
+
+    -- A message with a version is an update: it has no body, and there is one for each channel.
+    ALTER TABLE message ADD COLUMN version INTEGER CHECK (version >= 0);
+    ALTER TABLE message ADD COLUMN data TEXT;
+    CREATE UNIQUE INDEX message_version ON message (uaid, channel) WHERE version IS NOT NULL;
+
+    -- User agents that wait for a datagram. The address is text, such as 192.168.1.5:2442.
+    CREATE TABLE sleeper (
+        uaid    BLOB NOT NULL PRIMARY KEY CHECK (length(uaid) = 16),
+        address TEXT NOT NULL,
+        country TEXT,
+        network TEXT,
+        part    TEXT
     ) STRICT, WITHOUT ROWID;
 ";
 

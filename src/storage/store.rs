@@ -5,9 +5,12 @@
 use log::{debug, error, info};
 use rusqlite::Connection;
 
-use super::{fault, messages, subscriptions, usage};
+use super::enqueue::Terms;
+use super::subscriptions::Registration;
+use super::{fault, messages, sleepers, subscriptions, usage};
 use crate::model::store::{Deletion, StoreError, StoreOp, StoreReply};
 use crate::model::time::ServiceTime;
+use crate::model::version::Version;
 
 /// The open database. One thread owns it.
 #[derive(Debug)]
@@ -76,7 +79,7 @@ impl Store {
     /// [`StoreError`] when the disk did not take it. What was committed is safe all the same: the
     /// next start reads it from the write-ahead log.
     pub fn close(self, now: ServiceTime) -> Result<(), StoreError> {
-        self.save_time(now)
+        self.save_time(now, Version::from_secs(0))
             .and_then(|()| {
                 // Its row says whether a reader held it up, which does no harm.
                 self.connection
@@ -144,20 +147,18 @@ impl Store {
             StoreOp::Subscribe {
                 uaid,
                 channel,
+                ref spelling,
+                dialect,
                 subscriptions_max,
             } => {
-                let done = subscriptions::subscribe(connection, uaid, channel, subscriptions_max)?;
+                let registration = Registration {
+                    channel,
+                    spelling: spelling.as_deref(),
+                    dialect,
+                };
+                let done =
+                    subscriptions::subscribe(connection, uaid, registration, subscriptions_max)?;
                 StoreReply::Subscribed(done)
-            }
-            StoreOp::Unsubscribe { uaid, channel } => {
-                subscriptions::unsubscribe(connection, uaid, channel, self.lost_before)?;
-                self.usage.forget(uaid);
-                StoreReply::Done
-            }
-            StoreOp::Disown { uaid, channel } => {
-                subscriptions::disown(connection, uaid, channel)?;
-                self.usage.forget(uaid);
-                StoreReply::Done
             }
             StoreOp::Find {
                 uaid,
@@ -168,8 +169,16 @@ impl Store {
                 uaid,
                 ref message,
                 lost,
+                version_clock,
                 quota,
-            } => StoreReply::Enqueued(self.enqueue(uaid, message, lost, quota)?),
+            } => {
+                let terms = Terms {
+                    lost,
+                    version_clock,
+                    quota,
+                };
+                StoreReply::Enqueued(self.enqueue(uaid, message, terms)?)
+            }
             StoreOp::Fetch {
                 uaid,
                 after,
@@ -180,13 +189,60 @@ impl Store {
                 let page = messages::page(connection, uaid, after, now, messages_max, bytes_max)?;
                 self.page_reply(page)
             }
-            StoreOp::Delete(ref deletions) => self.delete(deletions)?,
             StoreOp::Expire { now, messages_max } => self.expire(now, messages_max)?,
-            StoreOp::SaveTime(now) => {
-                self.save_time(now)?;
+            StoreOp::Sleepers => StoreReply::Sleepers(sleepers::all(connection)?),
+            StoreOp::Unsubscribe { .. }
+            | StoreOp::Forget { .. }
+            | StoreOp::Disown { .. }
+            | StoreOp::Delete(_)
+            | StoreOp::SaveTime { .. }
+            | StoreOp::SaveVersions { .. }
+            | StoreOp::Sleep { .. }
+            | StoreOp::Woken { .. } => {
+                self.just_do(op)?;
                 StoreReply::Done
             }
         })
+    }
+
+    /// What is answered by [`StoreReply::Done`].
+    fn just_do(&mut self, op: &StoreOp) -> rusqlite::Result<()> {
+        let connection = &self.connection;
+        match *op {
+            StoreOp::Unsubscribe { uaid, channel } => {
+                subscriptions::unsubscribe(connection, uaid, channel, self.lost_before)?;
+                self.usage.forget(uaid);
+            }
+            StoreOp::Forget { uaid } => {
+                subscriptions::forget(connection, uaid, self.lost_before)?;
+                sleepers::remove(connection, uaid)?;
+                self.usage.forget(uaid);
+            }
+            StoreOp::Disown { uaid, channel } => {
+                subscriptions::disown(connection, uaid, channel)?;
+                self.usage.forget(uaid);
+            }
+            StoreOp::Delete(ref deletions) => self.delete(deletions)?,
+            StoreOp::SaveTime {
+                service_time,
+                version_clock,
+            } => self.save_time(service_time, version_clock)?,
+            StoreOp::SaveVersions { uaid, ref versions } => {
+                for (channel, version) in versions {
+                    subscriptions::set_last_version(connection, uaid, *channel, *version)?;
+                }
+            }
+            StoreOp::Sleep { uaid, ref wakeup } => sleepers::add(connection, uaid, wakeup)?,
+            StoreOp::Woken { uaid } => sleepers::remove(connection, uaid)?,
+            StoreOp::Load { .. }
+            | StoreOp::Subscribe { .. }
+            | StoreOp::Find { .. }
+            | StoreOp::Enqueue { .. }
+            | StoreOp::Fetch { .. }
+            | StoreOp::Expire { .. }
+            | StoreOp::Sleepers => {}
+        }
+        Ok(())
     }
 
     fn page_reply(&mut self, page: messages::Page) -> StoreReply {
@@ -201,13 +257,13 @@ impl Store {
         }
     }
 
-    fn delete(&mut self, deletions: &[Deletion]) -> rusqlite::Result<StoreReply> {
+    fn delete(&mut self, deletions: &[Deletion]) -> rusqlite::Result<()> {
         for deletion in deletions {
             if let Some(owner) = messages::delete(&self.connection, *deletion)? {
                 self.usage.forget(owner);
             }
         }
-        Ok(StoreReply::Done)
+        Ok(())
     }
 
     fn expire(&mut self, now: ServiceTime, messages_max: u32) -> rusqlite::Result<StoreReply> {
@@ -220,10 +276,14 @@ impl Store {
         ))
     }
 
-    fn save_time(&self, now: ServiceTime) -> rusqlite::Result<()> {
+    fn save_time(&self, now: ServiceTime, version_clock: Version) -> rusqlite::Result<()> {
         self.connection
-            .prepare_cached("UPDATE meta SET service_secs = ?1 WHERE service_secs < ?1")?
-            .execute([messages::signed(now)])?;
+            .prepare_cached(
+                "UPDATE meta
+                 SET service_secs = max(service_secs, ?1), version_clock = max(version_clock, ?2)
+                 WHERE service_secs < ?1 OR version_clock < ?2",
+            )?
+            .execute((messages::signed(now), version_clock.as_i64()))?;
         Ok(())
     }
 
@@ -260,14 +320,20 @@ pub(super) fn reuse_log(connection: &Connection) {
 /// Whether an operation may change what is kept.
 const fn is_write(op: &StoreOp) -> bool {
     match op {
-        StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. } => false,
+        StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. } | StoreOp::Sleepers => {
+            false
+        }
         StoreOp::Subscribe { .. }
         | StoreOp::Unsubscribe { .. }
+        | StoreOp::Forget { .. }
         | StoreOp::Disown { .. }
         | StoreOp::Enqueue { .. }
         | StoreOp::Delete(_)
         | StoreOp::Expire { .. }
-        | StoreOp::SaveTime(_) => true,
+        | StoreOp::SaveTime { .. }
+        | StoreOp::SaveVersions { .. }
+        | StoreOp::Sleep { .. }
+        | StoreOp::Woken { .. } => true,
     }
 }
 
@@ -276,8 +342,7 @@ mod tests {
     use super::*;
     use crate::model::store::EnqueueOutcome;
     use crate::storage::testing::{
-        self, Folder, at, delete, enqueue, fetch, find, ids, load, message, one, subscribe,
-        unsubscribe,
+        self, Folder, delete, enqueue, fetch, find, ids, load, message, one, subscribe, unsubscribe,
     };
 
     /// The disk is full from here on, or has room again.
@@ -383,7 +448,7 @@ mod tests {
         assert_eq!(
             store.apply(vec![load(1), find(1, 1, false)]),
             [
-                StoreReply::Loaded(vec![testing::channel(1)]),
+                StoreReply::Loaded(vec![testing::plain_subscription(1)]),
                 StoreReply::Subscription(true)
             ]
         );
@@ -407,7 +472,7 @@ mod tests {
             enqueue(1, message(10, 1)),
             delete(10, Some(1)),
             fetch(1),
-            StoreOp::SaveTime(at(5)),
+            testing::save_time(5),
         ]);
         assert_eq!(
             replies,
@@ -435,7 +500,8 @@ mod tests {
             .connection
             .execute_batch(
                 "PRAGMA ignore_check_constraints = ON;
-                 INSERT INTO subscription VALUES (x'09090909090909090909090909090909', x'00', 0);",
+                 INSERT INTO subscription (uaid, channel, origin)
+                     VALUES (x'09090909090909090909090909090909', x'00', 0);",
             )
             .unwrap();
         assert_eq!(

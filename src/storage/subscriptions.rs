@@ -6,7 +6,10 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use rusqlite::{Connection, OptionalExtension};
 
 use super::messages;
+use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, Uaid};
+use crate::model::store::Subscription;
+use crate::model::version::Version;
 
 /// How a subscription came to be here; what may still name it follows from that.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,26 +30,55 @@ pub(super) enum Origin {
 /// database may bring a subscription back, until the user agent disowns it again.
 const TOMBSTONES_MAX: u32 = 1000;
 
+/// As much of a subscription as decides what becomes of a push message to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) origin: Origin,
+    pub(super) dialect: Dialect,
+    pub(super) last_version: Option<Version>,
+}
+
 /// The subscriptions of a user agent.
-pub(super) fn load(connection: &Connection, uaid: Uaid) -> rusqlite::Result<Vec<ChannelId>> {
+pub(super) fn load(connection: &Connection, uaid: Uaid) -> rusqlite::Result<Vec<Subscription>> {
     connection
-        .prepare_cached("SELECT channel FROM subscription WHERE uaid = ?1")?
+        .prepare_cached("SELECT channel, spelling, last_version FROM subscription WHERE uaid = ?1")?
         .query_map([uaid.as_bytes()], |row| {
-            Ok(ChannelId::from_bytes(row.get(0)?))
+            Ok(Subscription {
+                channel: ChannelId::from_bytes(row.get(0)?),
+                spelling: row.get(1)?,
+                last_version: messages::version(row, 2)?,
+            })
         })?
         .collect()
 }
 
-/// The origin of a subscription; `None` if there is no such subscription.
-pub(super) fn origin(
+/// What is known of a subscription; `None` if there is no such subscription.
+pub(super) fn known(
+    connection: &Connection,
+    uaid: Uaid,
+    channel: ChannelId,
+) -> rusqlite::Result<Option<Known>> {
+    connection
+        .prepare_cached(
+            "SELECT origin, dialect, last_version FROM subscription WHERE uaid = ?1 AND channel = ?2",
+        )?
+        .query_row((uaid.as_bytes(), channel.as_bytes()), |row| {
+            let Spoken(dialect) = row.get(1)?;
+            Ok(Known {
+                origin: row.get(0)?,
+                dialect,
+                last_version: messages::version(row, 2)?,
+            })
+        })
+        .optional()
+}
+
+fn origin(
     connection: &Connection,
     uaid: Uaid,
     channel: ChannelId,
 ) -> rusqlite::Result<Option<Origin>> {
-    connection
-        .prepare_cached("SELECT origin FROM subscription WHERE uaid = ?1 AND channel = ?2")?
-        .query_row((uaid.as_bytes(), channel.as_bytes()), |row| row.get(0))
-        .optional()
+    Ok(known(connection, uaid, channel)?.map(|known| known.origin))
 }
 
 /// Makes the subscription or gives it another origin.
@@ -55,27 +87,85 @@ pub(super) fn set_origin(
     uaid: Uaid,
     channel: ChannelId,
     origin: Origin,
+    dialect: Dialect,
 ) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO subscription (uaid, channel, origin) VALUES (?1, ?2, ?3)",
+            "INSERT INTO subscription (uaid, channel, origin, dialect) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (uaid, channel) DO UPDATE SET origin = excluded.origin",
         )?
-        .execute((uaid.as_bytes(), channel.as_bytes(), origin))?;
+        .execute((uaid.as_bytes(), channel.as_bytes(), origin, Spoken(dialect)))?;
     Ok(())
+}
+
+/// Writes down that a channel has had a version, unless it has had a higher one.
+pub(super) fn set_last_version(
+    connection: &Connection,
+    uaid: Uaid,
+    channel: ChannelId,
+    version: Version,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE subscription SET last_version = ?3
+             WHERE uaid = ?1 AND channel = ?2 AND ifnull(last_version < ?3, 1)",
+        )?
+        .execute((uaid.as_bytes(), channel.as_bytes(), version.as_i64()))?;
+    Ok(())
+}
+
+/// How a user agent registers a channel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registration<'a> {
+    pub(super) channel: ChannelId,
+    pub(super) spelling: Option<&'a str>,
+    pub(super) dialect: Dialect,
 }
 
 /// Makes a subscription; `false` if that would be one too many.
 pub(super) fn subscribe(
     connection: &Connection,
     uaid: Uaid,
-    channel: ChannelId,
+    registration: Registration<'_>,
     subscriptions_max: u32,
 ) -> rusqlite::Result<bool> {
+    let made = make(connection, uaid, registration, subscriptions_max)?;
+    if made {
+        let Registration {
+            channel,
+            spelling,
+            dialect,
+        } = registration;
+        // Nothing is written where nothing changes: user agents register again at each start.
+        connection
+            .prepare_cached(
+                "UPDATE subscription SET dialect = ?3, spelling = ?4
+                 WHERE uaid = ?1 AND channel = ?2 AND (dialect <> ?3 OR spelling IS NOT ?4)",
+            )?
+            .execute((
+                uaid.as_bytes(),
+                channel.as_bytes(),
+                Spoken(dialect),
+                spelling,
+            ))?;
+    }
+    Ok(made)
+}
+
+fn make(
+    connection: &Connection,
+    uaid: Uaid,
+    registration: Registration<'_>,
+    subscriptions_max: u32,
+) -> rusqlite::Result<bool> {
+    let Registration {
+        channel, dialect, ..
+    } = registration;
     match origin(connection, uaid, channel)? {
         Some(Origin::Registered | Origin::Both) => return Ok(true),
         // Its user agent knows it after all; the endpoint of the lost database is still out there.
         Some(Origin::Restored) => {
-            set_origin(connection, uaid, channel, Origin::Both)?;
+            set_origin(connection, uaid, channel, Origin::Both, dialect)?;
             return Ok(true);
         }
         None => {}
@@ -93,8 +183,20 @@ pub(super) fn subscribe(
     } else {
         Origin::Registered
     };
-    set_origin(connection, uaid, channel, origin)?;
+    set_origin(connection, uaid, channel, origin, dialect)?;
     Ok(true)
+}
+
+/// Ends all subscriptions of a user agent.
+pub(super) fn forget(
+    connection: &Connection,
+    uaid: Uaid,
+    lost_before: bool,
+) -> rusqlite::Result<()> {
+    for subscription in load(connection, uaid)? {
+        unsubscribe(connection, uaid, subscription.channel, lost_before)?;
+    }
+    Ok(())
 }
 
 /// Ends a subscription, with a tombstone if an endpoint of a lost database may name it: one that was
@@ -183,6 +285,28 @@ impl ToSql for Origin {
     }
 }
 
+/// A [`Dialect`] on the disk.
+struct Spoken(Dialect);
+
+impl ToSql for Spoken {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(match self.0 {
+            Dialect::WebPush => 0_u8,
+            Dialect::SimplePush => 1,
+        }))
+    }
+}
+
+impl FromSql for Spoken {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_i64()? {
+            0 => Ok(Self(Dialect::WebPush)),
+            1 => Ok(Self(Dialect::SimplePush)),
+            other => Err(FromSqlError::OutOfRange(other)),
+        }
+    }
+}
+
 impl FromSql for Origin {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         match value.as_i64()? {
@@ -213,10 +337,11 @@ mod tests {
         let folder = Folder::new();
         let (mut store, _) = folder.open();
         store.apply(vec![subscribe(1, 1), subscribe(1, 2), subscribe(2, 3)]);
-        let StoreReply::Loaded(mut channels) = one(&mut store, load(1)) else {
+        let StoreReply::Loaded(mut loaded) = one(&mut store, load(1)) else {
             panic!("not loaded");
         };
-        channels.sort();
+        loaded.sort();
+        let channels: Vec<_> = loaded.iter().map(|known| known.channel).collect();
         assert_eq!(channels, [testing::channel(1), testing::channel(2)]);
         assert_eq!(one(&mut store, load(9)), StoreReply::Loaded(vec![]));
     }
@@ -228,6 +353,8 @@ mod tests {
         let limited = |channel| StoreOp::Subscribe {
             uaid: testing::uaid(1),
             channel: testing::channel(channel),
+            spelling: None,
+            dialect: Dialect::WebPush,
             subscriptions_max: 2,
         };
         let replies = store.apply(vec![limited(1), limited(2), limited(3), limited(1)]);

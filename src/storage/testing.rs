@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{FreshDatabase, OpenError, Settings, Store};
+use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, DatabaseId, MessageId, Uaid};
-use crate::model::message::{Content, Encoding, PushMessage, Topic, Ttl, Urgency};
-use crate::model::store::{Deletion, Opened, Quota, StoreOp, StoreReply};
+use crate::model::message::{Content, Encoding, Payload, PushMessage, Topic, Ttl, Urgency};
+use crate::model::store::{Deletion, Opened, Quota, StoreOp, StoreReply, Subscription};
 use crate::model::time::ServiceTime;
+use crate::model::version::{NewVersion, Version, VersionUpdate};
 
 /// A directory for one test.
 pub(super) struct Folder(PathBuf);
@@ -79,12 +81,35 @@ pub(super) fn message(id: i64, channel_number: u8) -> PushMessage {
         ttl: Ttl::from_secs_lowered(3600),
         topic: None,
         urgency: Urgency::Normal,
-        content: Some(Content {
+        payload: Payload::Encrypted(Content {
             encoding: Encoding::Aes128gcm,
             encryption: None,
             crypto_key: None,
             body: vec![0xab; 100].into(),
         }),
+    }
+}
+
+/// A version update, received at second 100, for ever.
+pub(super) fn update(id: i64, channel_number: u8, version: NewVersion) -> PushMessage {
+    PushMessage {
+        ttl: Ttl::UNBOUNDED,
+        payload: Payload::Update(VersionUpdate::bare(version)),
+        ..message(id, channel_number)
+    }
+}
+
+pub(super) const fn version(number: u64) -> Version {
+    Version::from_secs(number)
+}
+
+/// What the version clock shows in these tests.
+pub(super) const VERSION_CLOCK: Version = version(1000);
+
+pub(super) const fn save_time(secs: u64) -> StoreOp {
+    StoreOp::SaveTime {
+        service_time: at(secs),
+        version_clock: version(0),
     }
 }
 
@@ -96,10 +121,25 @@ pub(super) fn with_topic(message: PushMessage, topic: &str) -> PushMessage {
 }
 
 pub(super) const fn subscribe(user_agent: u8, channel_number: u8) -> StoreOp {
+    subscribe_as(user_agent, channel_number, Dialect::WebPush)
+}
+
+pub(super) const fn subscribe_as(user_agent: u8, channel_number: u8, dialect: Dialect) -> StoreOp {
     StoreOp::Subscribe {
         uaid: uaid(user_agent),
         channel: channel(channel_number),
+        spelling: None,
+        dialect,
         subscriptions_max: 100,
+    }
+}
+
+/// As it is loaded when nothing of SimplePush is known of it.
+pub(super) const fn plain_subscription(channel_number: u8) -> Subscription {
+    Subscription {
+        channel: channel(channel_number),
+        spelling: None,
+        last_version: None,
     }
 }
 
@@ -139,7 +179,8 @@ pub(super) fn enqueue_within(user_agent: u8, message: PushMessage, quota: Quota)
     StoreOp::Enqueue {
         uaid: uaid(user_agent),
         message: Arc::new(message),
-        lost: false,
+        lost: None,
+        version_clock: VERSION_CLOCK,
         quota,
     }
 }
@@ -149,7 +190,8 @@ pub(super) fn enqueue_lost(user_agent: u8, message: PushMessage) -> StoreOp {
     StoreOp::Enqueue {
         uaid: uaid(user_agent),
         message: Arc::new(message),
-        lost: true,
+        lost: Some(Dialect::WebPush),
+        version_clock: VERSION_CLOCK,
         quota: NO_QUOTA,
     }
 }
@@ -166,7 +208,7 @@ pub(super) const fn fetch(user_agent: u8) -> StoreOp {
 }
 
 pub(super) fn delete(id: i64, owner: Option<u8>) -> StoreOp {
-    StoreOp::Delete(vec![Deletion {
+    StoreOp::Delete(vec![Deletion::Message {
         id: MessageId::from_i64(id),
         owner: owner.map(uaid),
     }])

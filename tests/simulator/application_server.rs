@@ -43,6 +43,7 @@ fn request(method: &str, path: String, headers: PushHeaders, body: Vec<u8>) -> R
         peer: peer(),
         method: method.to_owned(),
         path,
+        query: None,
         base_url: BaseUrl::of_host(HOST),
         upgrade: Upgrade::None,
         headers,
@@ -162,7 +163,7 @@ fn garbage(world: &mut World) {
             world.checker.tally.add("post 404");
             ("POST", "/wpush/v1/garbage", &[404, 503])
         }
-        1 => ("PUT", "/wpush/v2/garbage", &[405, 503]),
+        1 => ("PATCH", "/wpush/v2/garbage", &[405, 503]),
         2 => ("GET", "/nothing", &[404, 503]),
         _ => ("DELETE", "/m/garbage", &[400, 404, 503]),
     };

@@ -460,15 +460,16 @@ impl Checker {
     /// The storage has carried out deletions, or failed to.
     pub(crate) fn deletions_applied(&mut self, deletions: &[Deletion], done: bool, step: u64) {
         for deletion in deletions {
-            let Some(token) = self.by_id.get(&deletion.id) else {
+            let Deletion::Message { id, owner } = deletion else {
+                continue;
+            };
+            let Some(token) = self.by_id.get(id) else {
                 continue;
             };
             let Some(seen) = self.seen.get_mut(token) else {
                 continue;
             };
-            let owner = deletion
-                .owner
-                .map(|owner| owner.uuid().simple().to_string());
+            let owner = owner.map(|owner| owner.uuid().simple().to_string());
             if owner.is_some_and(|owner| owner != seen.uaid) {
                 continue;
             }

@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use edgepush::engine::{
-    CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, Settings, Violation,
+    CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, Settings,
 };
 use edgepush::model::access::Access;
 use edgepush::model::ids::DatabaseId;
+use edgepush::model::simplepush::SimplePush;
 use edgepush::model::store::{Opened, StoreOp, StoreReply};
 use edgepush::model::time::{Now, ServiceTime, UnixTime};
 use edgepush::protocol::http::{BaseUrl, Request};
@@ -205,6 +206,7 @@ impl World {
             Settings {
                 limits: self.plan.limits.clone(),
                 durability: self.plan.durability,
+                simplepush: SimplePush::default(),
                 public_url: None,
                 access: Access::default(),
                 keyring: keyring(),
@@ -395,6 +397,9 @@ impl World {
                 let now = self.moment();
                 self.checker.responded(request.0, &response, now);
             }
+            Output::Datagram { .. } | Output::AskProxy { .. } => {
+                unreachable!("nobody asked to be woken")
+            }
             Output::Store(op) => {
                 let run = self.run.as_mut().expect("it runs");
                 run.queue.push_back(op);
@@ -428,7 +433,8 @@ impl World {
             CloseReason::SecondHello => "second hello",
             CloseReason::HelloExpected => "first frame was not hello",
             CloseReason::BadMessage(_)
-            | CloseReason::SimplePush
+            | CloseReason::Refused(_)
+            | CloseReason::WillBeWoken
             | CloseReason::BinaryMessage
             | CloseReason::MessageTooLong
             | CloseReason::ProtocolViolation
@@ -546,6 +552,7 @@ impl World {
         self.sockets.insert(id, socket);
         let opening = Opening {
             session: SessionId(id),
+            peer: peer(),
             base_url: BaseUrl::of_host(HOST),
             simplepush_path: false,
             random: self.rng.bytes8(),
@@ -593,9 +600,9 @@ impl World {
                 self.checker.tally.add("pong");
                 self.input(Input::Alive { session });
             }
-            Some(Up::Binary) => self.input(Input::Violation {
+            Some(Up::Binary) => self.input(Input::Binary {
                 session,
-                violation: Violation::Binary,
+                bytes: b"{}",
             }),
             Some(Up::Said(said)) => {
                 self.note_said(id, &said);

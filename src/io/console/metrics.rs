@@ -92,11 +92,12 @@ fn process(report: &Report) -> Vec<Metric> {
 }
 
 /// Taken apart in full, so that what the engine will count one day is not forgotten here.
-fn gauges(snapshot: &Snapshot) -> [Metric; 7] {
+fn gauges(snapshot: &Snapshot) -> [Metric; 8] {
     let Snapshot {
         counters: _,
         user_agents_connected,
         websockets_open,
+        user_agents_asleep,
         messages_held,
         held_bytes,
         store_queue,
@@ -113,6 +114,11 @@ fn gauges(snapshot: &Snapshot) -> [Metric; 7] {
             "edgepush_websockets_open",
             "Open websockets, those without a hello included.",
             *websockets_open,
+        ),
+        Metric::new(
+            "edgepush_user_agents_asleep",
+            "SimplePush user agents that wait for a wake-up datagram.",
+            *user_agents_asleep,
         ),
         Metric::new(
             "edgepush_messages_held",
@@ -189,7 +195,7 @@ macro_rules! counters {
 }
 
 counters! {
-    messages_accepted: "Push messages accepted (201).",
+    messages_accepted: "Push messages and version updates accepted (200, 201, 202).",
     messages_refused: "Push messages refused for what they are or where they went (4xx).",
     messages_turned_away: "Push messages turned away: the gateway was full or faulty (429, 503).",
     notifications_sent: "Notifications sent to user agents, repeated ones included.",
@@ -204,6 +210,7 @@ counters! {
     unregistrations: "Subscriptions ended.",
     websockets_faulted: "Websockets closed for a fault of the user agent.",
     websockets_timed_out: "Websockets closed because they fell silent.",
+    wakeups_sent: "Wake-up datagrams sent to SimplePush user agents that sleep.",
     storage_faults: "Writes that the storage refused.",
 }
 
@@ -263,7 +270,7 @@ mod tests {
         let text = text(&full_report(), "1.2.3");
         let metrics = parse(&text);
         let counters = counters(&Counters::default()).len();
-        let rest = ["build info", "loop", "database", "written", "memory"].len() + 7 + 4;
+        let rest = ["build info", "loop", "database", "written", "memory"].len() + 8 + 4;
         assert_eq!(metrics.len(), counters + rest);
         assert_eq!(
             metrics["edgepush_messages_acked_total"],

@@ -1,0 +1,146 @@
+//! The subscriptions of a connected user agent, as far as delivery needs to know them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::ids::ChannelId;
+use crate::model::store::Subscription;
+use crate::model::version::Version;
+
+/// Which subscriptions there are, how they are spelled, and which versions they have had.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    known: BTreeSet<ChannelId>,
+    /// Of SimplePush channels; WebPush takes no memory for it.
+    details: BTreeMap<ChannelId, Details>,
+}
+
+#[derive(Debug, Default)]
+struct Details {
+    spelling: Option<Box<str>>,
+    last: Option<Version>,
+    /// What of that is on flash.
+    written: Option<Version>,
+}
+
+impl Channels {
+    pub(super) const fn new() -> Self {
+        Self {
+            known: BTreeSet::new(),
+            details: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn loaded(subscriptions: Vec<Subscription>) -> Self {
+        let mut channels = Self::new();
+        for subscription in subscriptions {
+            let Subscription {
+                channel,
+                spelling,
+                last_version,
+            } = subscription;
+            channels.known.insert(channel);
+            if spelling.is_some() || last_version.is_some() {
+                let details = Details {
+                    spelling,
+                    last: last_version,
+                    written: last_version,
+                };
+                channels.details.insert(channel, details);
+            }
+        }
+        channels
+    }
+
+    pub(super) fn contains(&self, channel: ChannelId) -> bool {
+        self.known.contains(&channel)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, channel: ChannelId) {
+        self.known.insert(channel);
+    }
+
+    /// Takes a registration, in the spelling of this time.
+    pub(super) fn register(&mut self, channel: ChannelId, spelling: Option<Box<str>>) {
+        self.insert(channel);
+        match self.details.get_mut(&channel) {
+            Some(details) => details.spelling = spelling,
+            None if spelling.is_some() => {
+                self.details.entry(channel).or_default().spelling = spelling;
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn remove(&mut self, channel: ChannelId) {
+        self.known.remove(&channel);
+        self.details.remove(&channel);
+    }
+
+    pub(super) fn spelling(&self, channel: ChannelId) -> Option<&str> {
+        self.details.get(&channel)?.spelling.as_deref()
+    }
+
+    /// The version of an update that names none: above all that the channel has had.
+    pub(super) fn next_version(&self, channel: ChannelId, clock: Version) -> Version {
+        let last = self.details.get(&channel).and_then(|details| details.last);
+        last.map_or(clock, |last| clock.max(last.next()))
+    }
+
+    /// The channel has had this version.
+    pub(super) fn note_version(&mut self, channel: ChannelId, version: Version) {
+        let last = &mut self.details.entry(channel).or_default().last;
+        *last = (*last).max(Some(version));
+    }
+
+    /// The versions that nothing but this memory knows, and that the version clock has not passed.
+    pub(super) fn unwritten(&self, clock: Version) -> Vec<(ChannelId, Version)> {
+        let unwritten = |details: &Details| {
+            let last = details.last.filter(|last| *last >= clock)?;
+            (details.written < Some(last)).then_some(last)
+        };
+        let all = self.details.iter();
+        all.filter_map(|(channel, details)| Some((*channel, unwritten(details)?)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANNEL: ChannelId = ChannelId::from_bytes([1; 16]);
+
+    const fn version(number: u64) -> Version {
+        Version::from_secs(number)
+    }
+
+    #[test]
+    fn version_that_nobody_names_is_the_clock_or_one_above_the_last() {
+        let mut channels = Channels::new();
+        assert_eq!(channels.next_version(CHANNEL, version(100)), version(100));
+        channels.note_version(CHANNEL, version(100));
+        assert_eq!(channels.next_version(CHANNEL, version(100)), version(101));
+        channels.note_version(CHANNEL, version(50));
+        assert_eq!(channels.next_version(CHANNEL, version(100)), version(101));
+        assert_eq!(channels.next_version(CHANNEL, version(200)), version(200));
+        channels.note_version(CHANNEL, Version::MAX);
+        assert_eq!(channels.next_version(CHANNEL, version(200)), Version::MAX);
+    }
+
+    #[test]
+    fn only_versions_that_the_clock_has_not_passed_need_writing() {
+        let mut channels = Channels::loaded(vec![Subscription {
+            channel: CHANNEL,
+            spelling: None,
+            last_version: Some(version(100)),
+        }]);
+        assert_eq!(channels.unwritten(version(100)), []);
+        channels.note_version(CHANNEL, version(101));
+        assert_eq!(channels.unwritten(version(102)), []);
+        assert_eq!(channels.unwritten(version(101)), [(CHANNEL, version(101))]);
+    }
+}
