@@ -96,6 +96,13 @@ impl Reader<'_> {
                 }
                 None => self.wrong_type(key, line, "must be text in quotes"),
             },
+            Kind::Switch(set) => match value.get_ref().as_bool() {
+                Some(on) => {
+                    set(&mut self.draft.config, on);
+                    self.note(key, line, Ok(()));
+                }
+                None => self.wrong_type(key, line, "must be true or false, without quotes"),
+            },
             Kind::WebsocketFrom => match value.get_ref().as_array() {
                 Some(list) => self.read_networks(key, line, list),
                 None => self.wrong_type(key, line, "must be a list such as [\"private\"]"),
@@ -292,6 +299,15 @@ mod tests {
             ),
             ("log = info", "f:1: log must be text in quotes"),
             ("[data]", "f:1: data must be text in quotes"),
+            ("tls.key = 1", "f:1: key must be text in quotes"),
+            (
+                "tls.only = \"true\"",
+                "f:1: only must be true or false, without quotes",
+            ),
+            (
+                "tls.only = yes",
+                "f:1: only must be true or false, without quotes",
+            ),
             (
                 "limits = 3",
                 "f:1: limits must be a table: [limits] and its keys below",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::model::limits::{BODY_BYTES_MAX, Limits, MESSAGE_OVERHEAD_BYTES};
 
+use super::Config;
 use super::values::{self, SetText};
 
 /// One key of the configuration file.
@@ -20,6 +21,8 @@ pub(super) struct Key {
 pub(super) enum Kind {
     /// Text in quotes.
     Text(SetText),
+    /// `true` or `false`.
+    Switch(fn(&mut Config, bool)),
     /// The list of networks that may open a websocket.
     WebsocketFrom,
     /// A whole number within bounds, both included.
@@ -31,7 +34,7 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 2] = ["access", "limits"];
+pub(super) const TABLES: [&str; 3] = ["access", "limits", "tls"];
 
 /// The key of this name in this table.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
@@ -47,7 +50,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 26] = [
+pub(super) static KEYS: [Key; 29] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -58,6 +61,21 @@ pub(super) static KEYS: [Key; 26] = [
         table: "access",
         name: "websocket_from",
         kind: Kind::WebsocketFrom,
+    },
+    Key {
+        table: "tls",
+        name: "certificate",
+        kind: Kind::Text(values::set_certificate),
+    },
+    Key {
+        table: "tls",
+        name: "key",
+        kind: Kind::Text(values::set_key),
+    },
+    Key {
+        table: "tls",
+        name: "only",
+        kind: Kind::Switch(|config, on| config.tls.only = on),
     },
     number("hello_timeout_secs", 1, 300, |l, n| {
         l.hello_timeout = secs(n)
@@ -155,7 +173,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use super::super::{Config, Flags};
+    use super::super::Flags;
     use super::*;
 
     /// A row of a table of `docs/configuration.md`: table, name, default, bounds.
@@ -201,7 +219,14 @@ mod tests {
         let mut compared = 0;
         for (table, name, default, _) in documented() {
             if default == "none" {
-                assert_eq!((name, Config::default().public_url), ("public_url", None));
+                let config = Config::default();
+                let unset = match name {
+                    "public_url" => config.public_url.is_none(),
+                    "certificate" => config.tls.certificate.is_none(),
+                    "key" => config.tls.key.is_none(),
+                    _ => false,
+                };
+                assert!(unset, "{name}");
             } else {
                 let config = load(&file_with(table, name, default));
                 assert_eq!(config, Ok(Config::default()), "{name}");
@@ -231,7 +256,7 @@ mod tests {
     fn every_number_is_taken_at_its_bounds_and_refused_past_them() {
         let numbers = KEYS.iter().filter_map(|key| match key.kind {
             Kind::Number { min, max, .. } => Some((key.name, min, max)),
-            Kind::Text(_) | Kind::WebsocketFrom => None,
+            Kind::Text(_) | Kind::Switch(_) | Kind::WebsocketFrom => None,
         });
         let (mut lowest, mut highest) = ("[limits]\n".to_owned(), "[limits]\n".to_owned());
         let mut past = 0;

@@ -45,8 +45,21 @@ pub struct Config {
     pub durability: Durability,
     /// Who may open a websocket.
     pub access: Access,
+    /// Whether the push port takes TLS.
+    pub tls: Tls,
     /// The numbers that may be tuned.
     pub limits: Limits,
+}
+
+/// TLS on the push port: with both files or with none.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Tls {
+    /// The file of the certificate and those between it and its authority, in PEM.
+    pub certificate: Option<PathBuf>,
+    /// The file of its private key, in PEM.
+    pub key: Option<PathBuf>,
+    /// Whether connections without TLS are refused.
+    pub only: bool,
 }
 
 impl Config {
@@ -78,6 +91,7 @@ impl Default for Config {
             log: LevelFilter::Info,
             durability: Durability::default(),
             access: Access::default(),
+            tls: Tls::default(),
             limits: Limits::default(),
         }
     }
@@ -130,6 +144,10 @@ mod tests {
             durability = "relaxed"
             [access]
             websocket_from = ["private", "203.0.113.0/24"]
+            [tls]
+            certificate = "/etc/edgepush/fullchain.pem"
+            key = "privkey.pem"
+            only = true
             [limits]
             ack_window_millis = 20
         "#;
@@ -140,6 +158,11 @@ mod tests {
             public_url: PublicUrl::new("https://push.example.org").ok(),
             log: LevelFilter::Debug,
             durability: Durability::Relaxed,
+            tls: Tls {
+                certificate: Some(PathBuf::from("/etc/edgepush/fullchain.pem")),
+                key: Some(PathBuf::from("privkey.pem")),
+                only: true,
+            },
             ..Config::default()
         };
         let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();
@@ -228,6 +251,18 @@ mod tests {
                 "listen = \"127.0.0.1:8091\"",
                 "/etc/edgepush.toml:1: console and listen take the same port; change one of them",
             ),
+            (
+                "[tls]\ncertificate = \"c\"",
+                "/etc/edgepush.toml:2: certificate is set and key is not; set both or neither",
+            ),
+            (
+                "[tls]\nkey = \"k\"\nonly = true",
+                "/etc/edgepush.toml:2: key is set and certificate is not; set both or neither",
+            ),
+            (
+                "[tls]\nonly = true",
+                "/etc/edgepush.toml:2: only is true; it needs certificate and key, or nobody can connect",
+            ),
         ];
         for (text, fault) in refusals {
             assert_eq!(load(text, &Flags::default()), Err(fault.to_owned()));
@@ -245,6 +280,8 @@ mod tests {
         let fitting = [
             "[limits]\nping_interval_secs = 5\npong_timeout_secs = 4",
             "[limits]\nbytes_per_user_agent_max = 20_000\nstored_bytes_max = 20_000",
+            "[tls]\ncertificate = \"c\"\nkey = \"k\"\nonly = true",
+            "[tls]\nonly = false",
             "listen = \"0\"\nconsole = \"0\"",
             "listen = \"127.0.0.1:80\"\nconsole = \"127.0.0.2:80\"",
         ];
@@ -258,6 +295,9 @@ mod tests {
         let text = "[limits]\nping_interval_secs = 3\npong_timeout_secs = 0";
         let fault =
             "/etc/edgepush.toml:3: pong_timeout_secs must be a whole number from 1 to 300, not 0";
+        assert_eq!(load(text, &Flags::default()), Err(fault.to_owned()));
+        let text = "[tls]\ncertificate = \"\"\nkey = \"k\"\nonly = true";
+        let fault = "/etc/edgepush.toml:2: certificate must name a PEM file, such as \"/etc/edgepush/fullchain.pem\"";
         assert_eq!(load(text, &Flags::default()), Err(fault.to_owned()));
     }
 
