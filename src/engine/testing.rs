@@ -10,7 +10,7 @@ use crate::model::ids::{ChannelId, DatabaseId};
 use crate::model::limits::Limits;
 use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply};
 use crate::model::time::{Now, ServiceTime, UnixTime};
-use crate::protocol::http::{BaseUrl, Request, Upgrade};
+use crate::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
 use crate::protocol::keyring::Keyring;
 use crate::protocol::push_request::{Body, PushHeaders};
 
@@ -117,7 +117,7 @@ impl Table {
         let id = self.name();
         let outs = self.input(Input::Opened(Opening {
             session: SessionId(id),
-            base_url: BaseUrl::of_host("pi"),
+            base_url: BaseUrl::of_host(Scheme::Http, "pi"),
             simplepush_path: false,
             random: id.to_be_bytes(),
         }));
@@ -199,7 +199,7 @@ impl Table {
             peer: IpAddr::from([127, 0, 0, 1]),
             method: method.to_owned(),
             path: path.to_owned(),
-            base_url: BaseUrl::of_host("pi"),
+            base_url: BaseUrl::of_host(Scheme::Http, "pi"),
             upgrade: Upgrade::None,
             headers,
             body: Body::Whole(Vec::new()),

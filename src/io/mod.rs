@@ -3,6 +3,7 @@
 //! Nothing is decided here: what happens is given to the engine, what it asks for is done.
 
 pub mod clock;
+pub mod connect;
 pub mod console;
 pub mod data_directory;
 pub mod descriptors;
@@ -14,4 +15,6 @@ pub mod listener;
 mod mailbox;
 pub mod signals;
 pub mod storage_thread;
+pub mod stream;
+pub mod tls;
 mod websocket;

@@ -18,7 +18,7 @@ use edgepush::model::access::Access;
 use edgepush::model::ids::DatabaseId;
 use edgepush::model::store::{Opened, StoreOp, StoreReply};
 use edgepush::model::time::{Now, ServiceTime, UnixTime};
-use edgepush::protocol::http::{BaseUrl, Request};
+use edgepush::protocol::http::{BaseUrl, Request, Scheme};
 use edgepush::protocol::keyring::Keyring;
 use edgepush::storage::{FreshDatabase, Store, Synchronous};
 
@@ -546,7 +546,7 @@ impl World {
         self.sockets.insert(id, socket);
         let opening = Opening {
             session: SessionId(id),
-            base_url: BaseUrl::of_host(HOST),
+            base_url: BaseUrl::of_host(Scheme::Http, HOST),
             simplepush_path: false,
             random: self.rng.bytes8(),
         };
