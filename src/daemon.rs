@@ -18,8 +18,9 @@ use crate::io::console::{Console, ConsoleError, Facts};
 use crate::io::data_directory::{DataDirectory, DataDirectoryError};
 use crate::io::gateway::Gateway;
 use crate::io::key_file::{self, KeyFileError};
-use crate::io::signals::StopSignals;
+use crate::io::signals::{ReloadSignals, StopSignals};
 use crate::io::storage_thread::StorageThread;
+use crate::io::tls::{Files, Tls, TlsError};
 use crate::io::{clock, descriptors, entropy, listener};
 use crate::model::durability::Durability;
 use crate::model::ids::DatabaseId;
@@ -41,6 +42,7 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
     start_log(&config);
     config.limits.connections_max = descriptors::make_room_for(config.limits.connections_max);
     let mut signals = StopSignals::catch().map_err(ServeError::System)?;
+    let tls = tls(&config)?;
     let directory = DataDirectory::open(&config.data).map_err(ServeError::Directory)?;
     let keys = key_file::load_or_make(&directory.key_file()).map_err(ServeError::Key)?;
     let fresh = FreshDatabase {
@@ -88,8 +90,13 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
         gateway.spawn(async move { answering.run_snapshots(asked).await });
         // The engine may have asked for something already.
         gateway.turn(Input::Timeout);
-        announce(address, console.as_ref().map(Console::address));
-        let accepting = listener::run(Rc::clone(&gateway), push);
+        let tls = tls.map(|(tls, signals)| {
+            gateway.spawn(Rc::clone(&tls).run_reloads(signals));
+            tls
+        });
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        announce(scheme, address, console.as_ref().map(Console::address));
+        let accepting = listener::run(Rc::clone(&gateway), push, tls);
         let ended = run(&gateway, &storage, accepting, &mut signals).await;
         // The console first: it reads the database, which would keep its log from being emptied.
         if let Some(console) = console {
@@ -140,6 +147,21 @@ async fn run(
     smol::future::or(serving, smol::future::or(storing, ticking)).await
 }
 
+/// TLS as configured, if it is, and what tells it to read its files again.
+fn tls(config: &Config) -> Result<Option<(Rc<Tls>, ReloadSignals)>, ServeError> {
+    let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) else {
+        return Ok(None);
+    };
+    let files = Files {
+        certificate: certificate.clone(),
+        key: key.clone(),
+    };
+    // Before the files are read: a signal that comes meanwhile must not end the process.
+    let signals = ReloadSignals::catch().map_err(ServeError::System)?;
+    let tls = Tls::load(files, config.tls.only).map_err(ServeError::Tls)?;
+    Ok(Some((tls, signals)))
+}
+
 fn engine(config: &Config, keyring: Keyring, opened: Opened) -> Result<Engine, ServeError> {
     let settings = Settings {
         limits: config.limits.clone(),
@@ -184,13 +206,13 @@ fn start_log(config: &Config) {
 }
 
 /// The one line on standard output: whoever started the program waits for it.
-fn announce(push: SocketAddr, console: Option<SocketAddr>) {
+fn announce(scheme: &str, push: SocketAddr, console: Option<SocketAddr>) {
     let console = console.map_or_else(
         || "off".to_owned(),
         |console| format!("http://{}", reachable(console)),
     );
     let line = format!(
-        "edgepush ready push=http://{} console={console}\n",
+        "edgepush ready push={scheme}://{} console={console}\n",
         reachable(push)
     );
     // Nobody has to read it.
@@ -219,7 +241,11 @@ fn push_address(config: &Config, push: SocketAddr) -> String {
     } else {
         push
     };
-    format!("ws://{}/", reachable(address))
+    let scheme = match &config.tls.certificate {
+        Some(_) => "wss",
+        None => "ws",
+    };
+    format!("{scheme}://{}/", reachable(address))
 }
 
 /// The address that this machine has towards other networks. Nothing is sent: connecting a datagram
@@ -237,6 +263,8 @@ pub enum ServeError {
     Directory(DataDirectoryError),
     /// The key file.
     Key(KeyFileError),
+    /// The certificate or its key.
+    Tls(TlsError),
     /// The database.
     Store(OpenError),
     /// The push port.
@@ -256,6 +284,7 @@ impl fmt::Display for ServeError {
         match self {
             Self::Directory(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Listen(address, error) => {
                 write!(

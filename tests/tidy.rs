@@ -56,10 +56,20 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         &["io/http.rs"],
         "handle a `Request` in the engine",
     ),
+    (
+        "rustls::",
+        &["io/tls.rs", "io/stream.rs", "io/connect.rs"],
+        "read and write a `Stream`",
+    ),
+    (
+        "rustls_native_certs",
+        &["io/connect.rs"],
+        "ask the `Connector`",
+    ),
     ("toml::", &["config/document.rs"], "ask the document"),
     (
         "thread::Builder",
-        &["io/console/", "io/storage_thread.rs"],
+        &["io/console/", "io/storage_thread.rs", "io/tls.rs"],
         "everything else is on one thread",
     ),
     ("smol::spawn", &[], "spawn on the gateway's own executor"),

@@ -103,7 +103,7 @@ impl Reader<'_> {
                     set(&mut self.draft.config, on);
                     self.note(key, line, Ok(()));
                 }
-                None => self.wrong_type(key, line, "must be true or false"),
+                None => self.wrong_type(key, line, "must be true or false, without quotes"),
             },
             Kind::Networks(set) => match value.get_ref().as_array() {
                 Some(list) => self.read_networks(key, line, list, set),
@@ -330,6 +330,15 @@ mod tests {
             ),
             ("log = info", "f:1: log must be text in quotes"),
             ("[data]", "f:1: data must be text in quotes"),
+            ("tls.key = 1", "f:1: key must be text in quotes"),
+            (
+                "tls.only = \"true\"",
+                "f:1: only must be true or false, without quotes",
+            ),
+            (
+                "tls.only = yes",
+                "f:1: only must be true or false, without quotes",
+            ),
             (
                 "limits = 3",
                 "f:1: limits must be a table: [limits] and its keys below",
@@ -348,7 +357,7 @@ mod tests {
             ),
             (
                 "simplepush.udp_wakeup = 1",
-                "f:1: udp_wakeup must be true or false",
+                "f:1: udp_wakeup must be true or false, without quotes",
             ),
             (
                 "simplepush.offline_status = \"200\"",

@@ -40,7 +40,7 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 3] = ["access", "limits", "simplepush"];
+pub(super) const TABLES: [&str; 4] = ["access", "limits", "simplepush", "tls"];
 
 /// The key of this name in this table.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
@@ -56,7 +56,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 32] = [
+pub(super) static KEYS: [Key; 35] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -90,6 +90,21 @@ pub(super) static KEYS: [Key; 32] = [
         table: "simplepush",
         name: "udp_proxy",
         kind: Kind::Text(values::set_udp_proxy),
+    },
+    Key {
+        table: "tls",
+        name: "certificate",
+        kind: Kind::Text(values::set_certificate),
+    },
+    Key {
+        table: "tls",
+        name: "key",
+        kind: Kind::Text(values::set_key),
+    },
+    Key {
+        table: "tls",
+        name: "only",
+        kind: Kind::Switch(|config, on| config.tls.only = on),
     },
     number("hello_timeout_secs", 1, 300, |l, n| {
         l.hello_timeout = secs(n)
@@ -191,7 +206,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use super::super::{Config, Flags};
+    use super::super::Flags;
     use super::*;
 
     /// A row of a table of `docs/configuration.md`: table, name, default, bounds.
@@ -237,12 +252,15 @@ mod tests {
         let mut compared = 0;
         for (table, name, default, _) in documented() {
             if default == "none" {
-                let defaults = Config::default();
-                match name {
-                    "public_url" => assert_eq!(defaults.public_url, None),
-                    "udp_proxy" => assert_eq!(defaults.simplepush.udp_proxy, None),
-                    other => panic!("{other} has a default"),
-                }
+                let config = Config::default();
+                let unset = match name {
+                    "public_url" => config.public_url.is_none(),
+                    "udp_proxy" => config.simplepush.udp_proxy.is_none(),
+                    "certificate" => config.tls.certificate.is_none(),
+                    "key" => config.tls.key.is_none(),
+                    _ => false,
+                };
+                assert!(unset, "{name}");
             } else {
                 let config = load(&file_with(table, name, default));
                 assert_eq!(config, Ok(Config::default()), "{name}");

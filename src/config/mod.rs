@@ -48,8 +48,21 @@ pub struct Config {
     pub access: Access,
     /// What may be chosen about SimplePush.
     pub simplepush: SimplePush,
+    /// Whether the push port takes TLS.
+    pub tls: Tls,
     /// The numbers that may be tuned.
     pub limits: Limits,
+}
+
+/// TLS on the push port: with both files or with none.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Tls {
+    /// The file of the certificate and those between it and its authority, in PEM.
+    pub certificate: Option<PathBuf>,
+    /// The file of its private key, in PEM.
+    pub key: Option<PathBuf>,
+    /// Whether connections without TLS are refused.
+    pub only: bool,
 }
 
 impl Config {
@@ -82,6 +95,7 @@ impl Default for Config {
             durability: Durability::default(),
             access: Access::default(),
             simplepush: SimplePush::default(),
+            tls: Tls::default(),
             limits: Limits::default(),
         }
     }
@@ -139,6 +153,10 @@ mod tests {
             udp_wakeup = true
             udp_from = ["10.0.0.0/8"]
             udp_proxy = "http://operator.example/wakeup"
+            [tls]
+            certificate = "/etc/edgepush/fullchain.pem"
+            key = "privkey.pem"
+            only = true
             [limits]
             ack_window_millis = 20
         "#;
@@ -149,6 +167,11 @@ mod tests {
             public_url: PublicUrl::new("https://push.example.org").ok(),
             log: LevelFilter::Debug,
             durability: Durability::Relaxed,
+            tls: Tls {
+                certificate: Some(PathBuf::from("/etc/edgepush/fullchain.pem")),
+                key: Some(PathBuf::from("privkey.pem")),
+                only: true,
+            },
             ..Config::default()
         };
         let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();
@@ -243,6 +266,18 @@ mod tests {
                 "listen = \"127.0.0.1:8091\"",
                 "/etc/edgepush.toml:1: console and listen take the same port; change one of them",
             ),
+            (
+                "[tls]\ncertificate = \"c\"",
+                "/etc/edgepush.toml:2: certificate is set and key is not; set both or neither",
+            ),
+            (
+                "[tls]\nkey = \"k\"\nonly = true",
+                "/etc/edgepush.toml:2: key is set and certificate is not; set both or neither",
+            ),
+            (
+                "[tls]\nonly = true",
+                "/etc/edgepush.toml:2: only is true; it needs certificate and key, or nobody can connect",
+            ),
         ];
         for (text, fault) in refusals {
             assert_eq!(load(text, &Flags::default()), Err(fault.to_owned()));
@@ -260,6 +295,8 @@ mod tests {
         let fitting = [
             "[limits]\nping_interval_secs = 5\npong_timeout_secs = 4",
             "[limits]\nbytes_per_user_agent_max = 20_000\nstored_bytes_max = 20_000",
+            "[tls]\ncertificate = \"c\"\nkey = \"k\"\nonly = true",
+            "[tls]\nonly = false",
             "listen = \"0\"\nconsole = \"0\"",
             "listen = \"127.0.0.1:80\"\nconsole = \"127.0.0.2:80\"",
         ];
@@ -273,6 +310,9 @@ mod tests {
         let text = "[limits]\nping_interval_secs = 3\npong_timeout_secs = 0";
         let fault =
             "/etc/edgepush.toml:3: pong_timeout_secs must be a whole number from 1 to 300, not 0";
+        assert_eq!(load(text, &Flags::default()), Err(fault.to_owned()));
+        let text = "[tls]\ncertificate = \"\"\nkey = \"k\"\nonly = true";
+        let fault = "/etc/edgepush.toml:2: certificate must name a PEM file, such as \"/etc/edgepush/fullchain.pem\"";
         assert_eq!(load(text, &Flags::default()), Err(fault.to_owned()));
     }
 

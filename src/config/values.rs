@@ -1,6 +1,7 @@
 //! The text of a value to the value. An error says what the value must be, without repeating it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use log::LevelFilter;
 
@@ -35,6 +36,18 @@ pub(super) fn set_data(config: &mut Config, text: &str) -> Result<(), String> {
         return Err("must name a directory, such as \"/var/lib/edgepush\"".to_owned());
     }
     config.data = text.into();
+    Ok(())
+}
+
+pub(super) fn set_certificate(config: &mut Config, text: &str) -> Result<(), String> {
+    const SHAPE: &str = "must name a PEM file, such as \"/etc/edgepush/fullchain.pem\"";
+    config.tls.certificate = Some(file(text).ok_or(SHAPE)?);
+    Ok(())
+}
+
+pub(super) fn set_key(config: &mut Config, text: &str) -> Result<(), String> {
+    const SHAPE: &str = "must name a PEM file, such as \"/etc/edgepush/privkey.pem\"";
+    config.tls.key = Some(file(text).ok_or(SHAPE)?);
     Ok(())
 }
 
@@ -99,6 +112,12 @@ pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
     network
         .map(|network| vec![network])
         .map_err(|error| error.to_string())
+}
+
+/// The path of a file; whether it is there is seen when it is read.
+fn file(text: &str) -> Option<PathBuf> {
+    let usable = !text.is_empty() && !text.contains('\0');
+    usable.then(|| text.into())
 }
 
 /// `ADDRESS:PORT`, or `:PORT` or `PORT` at `ip`.

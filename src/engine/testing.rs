@@ -12,7 +12,7 @@ use crate::model::simplepush::SimplePush;
 use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply, Subscription};
 use crate::model::time::{Now, ServiceTime, UnixTime};
 use crate::model::version::Version;
-use crate::protocol::http::{BaseUrl, Request, Upgrade};
+use crate::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
 use crate::protocol::keyring::Keyring;
 use crate::protocol::push_request::{Body, PushHeaders};
 
@@ -127,7 +127,7 @@ impl Table {
         let outs = self.input(Input::Opened(Opening {
             session: SessionId(id),
             peer: PEER,
-            base_url: BaseUrl::of_host("pi"),
+            base_url: BaseUrl::of_host(Scheme::Http, "pi"),
             simplepush_path: false,
             random: id.to_be_bytes(),
         }));
@@ -210,7 +210,7 @@ impl Table {
             method: method.to_owned(),
             path: path.to_owned(),
             query: None,
-            base_url: BaseUrl::of_host("pi"),
+            base_url: BaseUrl::of_host(Scheme::Http, "pi"),
             upgrade: Upgrade::None,
             headers,
             body: Body::Whole(Vec::new()),

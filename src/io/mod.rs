@@ -3,6 +3,7 @@
 //! Nothing is decided here: what happens is given to the engine, what it asks for is done.
 
 pub mod clock;
+pub mod connect;
 pub mod console;
 pub mod data_directory;
 mod datagrams;
@@ -15,5 +16,7 @@ pub mod listener;
 mod mailbox;
 pub mod signals;
 pub mod storage_thread;
+pub mod stream;
+pub mod tls;
 mod wakeup_proxy;
 mod websocket;

@@ -56,6 +56,7 @@ pub enum Problem {
     WebsocketForbidden,
     BadHost,
     BadHandshake,
+    PlainConnection,
     // 429 and 503: limits and faults.
     QueueFull,
     StoreFull,
@@ -170,6 +171,10 @@ impl Problem {
             Self::BadHandshake => ours(
                 400,
                 "A websocket needs GET, Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key",
+            ),
+            Self::PlainConnection => ours(
+                400,
+                "Only TLS is taken here: use https:// or wss:// instead of http:// or ws://",
             ),
             Self::QueueFull => ours(
                 429,

@@ -1,6 +1,6 @@
 //! Application servers: good ones, and those that get everything wrong.
 
-use edgepush::protocol::http::{BaseUrl, Request, Upgrade};
+use edgepush::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
 use edgepush::protocol::push_request::{Body, PushHeaders};
 
 use crate::checker::{Asked, EndpointUrl, Message, body_of};
@@ -44,7 +44,7 @@ fn request(method: &str, path: String, headers: PushHeaders, body: Vec<u8>) -> R
         method: method.to_owned(),
         path,
         query: None,
-        base_url: BaseUrl::of_host(HOST),
+        base_url: BaseUrl::of_host(Scheme::Http, HOST),
         upgrade: Upgrade::None,
         headers,
         body: Body::Whole(body),
