@@ -31,7 +31,7 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 2] = ["access", "limits"];
+pub(super) const TABLES: [&str; 3] = ["access", "limits", "vapid"];
 
 /// The key of this name in this table.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
@@ -47,7 +47,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 26] = [
+pub(super) static KEYS: [Key; 27] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -58,6 +58,11 @@ pub(super) static KEYS: [Key; 26] = [
         table: "access",
         name: "websocket_from",
         kind: Kind::WebsocketFrom,
+    },
+    Key {
+        table: "vapid",
+        name: "clock",
+        kind: Kind::Text(values::set_vapid_clock),
     },
     number("hello_timeout_secs", 1, 300, |l, n| {
         l.hello_timeout = secs(n)

@@ -17,6 +17,7 @@ use crate::model::access::Access;
 use crate::model::durability::Durability;
 use crate::model::limits::Limits;
 use crate::model::public_url::PublicUrl;
+use crate::model::time::ClockTrust;
 
 pub use self::faults::Faults;
 
@@ -45,6 +46,8 @@ pub struct Config {
     pub durability: Durability,
     /// Who may open a websocket.
     pub access: Access,
+    /// When VAPID tokens are refused by their expiry.
+    pub vapid_clock: ClockTrust,
     /// The numbers that may be tuned.
     pub limits: Limits,
 }
@@ -78,6 +81,7 @@ impl Default for Config {
             log: LevelFilter::Info,
             durability: Durability::default(),
             access: Access::default(),
+            vapid_clock: ClockTrust::default(),
             limits: Limits::default(),
         }
     }
@@ -130,6 +134,8 @@ mod tests {
             durability = "relaxed"
             [access]
             websocket_from = ["private", "203.0.113.0/24"]
+            [vapid]
+            clock = "trusted"
             [limits]
             ack_window_millis = 20
         "#;
@@ -140,6 +146,7 @@ mod tests {
             public_url: PublicUrl::new("https://push.example.org").ok(),
             log: LevelFilter::Debug,
             durability: Durability::Relaxed,
+            vapid_clock: ClockTrust::Always,
             ..Config::default()
         };
         let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();

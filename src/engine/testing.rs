@@ -50,6 +50,7 @@ impl Table {
         let now = Now {
             monotonic: Instant::now(),
             wall: UnixTime::from_secs(0),
+            wall_is_trusted: false,
         };
         let settings = Settings {
             limits,
