@@ -75,7 +75,7 @@ impl Engine {
         let Some(endpoint) = endpoint else {
             return self.refuse(request, Problem::BadToken);
         };
-        if let Err(problem) = push_request::authorize(&endpoint, &head.headers) {
+        if let Err(problem) = self.authorize(now, &endpoint, &head) {
             return self.refuse(request, problem);
         }
         let draft = push_request::read(&head.headers, head.body);

@@ -8,6 +8,7 @@
 //!    comes first.
 
 mod agent;
+mod authorization;
 pub mod counters;
 mod deadlines;
 mod desk;
@@ -22,6 +23,7 @@ mod testing;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use authorization::VerifiedTokens;
 use counters::Snapshot;
 use deadlines::Deadlines;
 use desk::Desk;
@@ -58,6 +60,7 @@ pub struct Engine {
     /// Which of them is a user agent's newest.
     newest: HashMap<Uaid, SessionId>,
     deadlines: Deadlines<SessionId>,
+    verified: VerifiedTokens,
     /// Held messages by the end of their window. All windows are equally long, so it is in order.
     windows: VecDeque<(Instant, SessionId, MessageId)>,
     sweep_at: Option<Instant>,
@@ -101,6 +104,7 @@ impl Engine {
             sessions: BTreeMap::new(),
             newest: HashMap::new(),
             deadlines: Deadlines::new(),
+            verified: VerifiedTokens::default(),
             windows: VecDeque::new(),
             sweep_at: now.monotonic.checked_add(SWEEP_INTERVAL),
             save_time_at: now.monotonic.checked_add(SAVE_TIME_INTERVAL),
@@ -167,6 +171,7 @@ impl Engine {
             store_queue: count(self.desk.out.waiting_len()),
             uptime_secs: running.as_secs(),
             storage_fault: self.storage_fault,
+            wall_clock_trusted: now.wall_is_trusted,
         }
     }
 

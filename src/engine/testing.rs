@@ -26,6 +26,8 @@ pub(super) struct Table {
     pub(super) engine: Engine,
     now: Now,
     names: u64,
+    /// The `Host` of requests.
+    pub(super) reached_by: &'static str,
     pub(super) asked: Vec<StoreOp>,
 }
 
@@ -68,6 +70,7 @@ impl Table {
             engine: Engine::new(now, settings).unwrap(),
             now,
             names: 0,
+            reached_by: "pi",
             asked: Vec::new(),
         }
     }
@@ -107,6 +110,15 @@ impl Table {
 
     pub(super) const fn monotonic(&self) -> Instant {
         self.now.monotonic
+    }
+
+    pub(super) const fn set_wall(&mut self, secs: u64, trusted: bool) {
+        self.now.wall = UnixTime::from_secs(secs);
+        self.now.wall_is_trusted = trusted;
+    }
+
+    pub(super) fn snapshot(&self) -> super::counters::Snapshot {
+        self.engine.snapshot(self.now)
     }
 
     fn name(&mut self) -> u64 {
@@ -200,7 +212,7 @@ impl Table {
             peer: IpAddr::from([127, 0, 0, 1]),
             method: method.to_owned(),
             path: path.to_owned(),
-            base_url: BaseUrl::of_host("pi"),
+            base_url: BaseUrl::of_host(self.reached_by),
             upgrade: Upgrade::None,
             headers,
             body: Body::Whole(Vec::new()),

@@ -99,6 +99,11 @@ impl BaseUrl {
         (usable && host.len() <= HOST_BYTES_MAX).then(|| Self(format!("{SCHEME}{host}").into()))
     }
 
+    /// The URL, without a slash at its end.
+    pub const fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The URL that an application server posts to.
     pub fn endpoint(&self, restricted: bool, token: &str) -> String {
         let version = if restricted { "v2" } else { "v1" };
