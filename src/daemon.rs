@@ -14,6 +14,7 @@ use smol::{LocalExecutor, Timer};
 
 use crate::config::Config;
 use crate::engine::{Engine, Input, Settings};
+use crate::io::clock::Clock;
 use crate::io::console::{Console, ConsoleError, Facts};
 use crate::io::data_directory::{DataDirectory, DataDirectoryError};
 use crate::io::gateway::Gateway;
@@ -21,10 +22,11 @@ use crate::io::key_file::{self, KeyFileError};
 use crate::io::signals::{ReloadSignals, StopSignals};
 use crate::io::storage_thread::StorageThread;
 use crate::io::tls::{Files, Tls, TlsError};
-use crate::io::{clock, descriptors, entropy, listener};
+use crate::io::{descriptors, entropy, listener};
 use crate::model::durability::Durability;
 use crate::model::ids::DatabaseId;
 use crate::model::store::Opened;
+use crate::model::time::Now;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 use crate::storage::{self, FreshDatabase, OpenError, Store, Synchronous};
@@ -52,7 +54,8 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
     let settings = store_settings(config.durability);
     let (store, opened) =
         Store::open(directory.path(), &settings, fresh).map_err(ServeError::Store)?;
-    let engine = engine(&config, keys.keyring, opened)?;
+    let clock = Clock::new(config.vapid_clock);
+    let engine = engine(&config, clock.read(), keys.keyring, opened)?;
 
     let executor = Rc::new(LocalExecutor::new());
     let running = Rc::clone(&executor);
@@ -76,6 +79,7 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
             .map_err(ServeError::Console)?;
         let gateway = Gateway::new(
             engine,
+            clock,
             config.limits.clone(),
             storage.operations.clone(),
             executor,
@@ -162,7 +166,12 @@ fn tls(config: &Config) -> Result<Option<(Rc<Tls>, ReloadSignals)>, ServeError> 
     Ok(Some((tls, signals)))
 }
 
-fn engine(config: &Config, keyring: Keyring, opened: Opened) -> Result<Engine, ServeError> {
+fn engine(
+    config: &Config,
+    now: Now,
+    keyring: Keyring,
+    opened: Opened,
+) -> Result<Engine, ServeError> {
     let settings = Settings {
         limits: config.limits.clone(),
         durability: config.durability,
@@ -172,7 +181,7 @@ fn engine(config: &Config, keyring: Keyring, opened: Opened) -> Result<Engine, S
         keyring,
         opened,
     };
-    Engine::new(clock::read(), settings).ok_or(ServeError::RunsUsedUp)
+    Engine::new(now, settings).ok_or(ServeError::RunsUsedUp)
 }
 
 fn store_settings(durability: Durability) -> storage::Settings {

@@ -37,7 +37,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("new_v4", &[], "take random bytes as an argument"),
     (
         "use ring::",
-        &["io/entropy.rs", "protocol/keyring.rs"],
+        &[
+            "io/entropy.rs",
+            "protocol/keyring.rs",
+            "protocol/vapid_token.rs",
+        ],
         "ask the keyring",
     ),
     ("rusqlite", &["storage/"], "ask for a `StoreOp`"),

@@ -40,7 +40,7 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 4] = ["access", "limits", "simplepush", "tls"];
+pub(super) const TABLES: [&str; 5] = ["access", "limits", "simplepush", "tls", "vapid"];
 
 /// The key of this name in this table.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
@@ -56,7 +56,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 35] = [
+pub(super) static KEYS: [Key; 36] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -105,6 +105,11 @@ pub(super) static KEYS: [Key; 35] = [
         table: "tls",
         name: "only",
         kind: Kind::Switch(|config, on| config.tls.only = on),
+    },
+    Key {
+        table: "vapid",
+        name: "clock",
+        kind: Kind::Text(values::set_vapid_clock),
     },
     number("hello_timeout_secs", 1, 300, |l, n| {
         l.hello_timeout = secs(n)

@@ -18,6 +18,7 @@ use crate::model::durability::Durability;
 use crate::model::limits::Limits;
 use crate::model::public_url::PublicUrl;
 use crate::model::simplepush::SimplePush;
+use crate::model::time::ClockTrust;
 
 pub use self::faults::Faults;
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub simplepush: SimplePush,
     /// Whether the push port takes TLS.
     pub tls: Tls,
+    /// When VAPID tokens are refused by their expiry.
+    pub vapid_clock: ClockTrust,
     /// The numbers that may be tuned.
     pub limits: Limits,
 }
@@ -96,6 +99,7 @@ impl Default for Config {
             access: Access::default(),
             simplepush: SimplePush::default(),
             tls: Tls::default(),
+            vapid_clock: ClockTrust::default(),
             limits: Limits::default(),
         }
     }
@@ -157,6 +161,8 @@ mod tests {
             certificate = "/etc/edgepush/fullchain.pem"
             key = "privkey.pem"
             only = true
+            [vapid]
+            clock = "trusted"
             [limits]
             ack_window_millis = 20
         "#;
@@ -172,6 +178,7 @@ mod tests {
                 key: Some(PathBuf::from("privkey.pem")),
                 only: true,
             },
+            vapid_clock: ClockTrust::Always,
             ..Config::default()
         };
         let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();

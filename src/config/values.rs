@@ -8,6 +8,7 @@ use log::LevelFilter;
 use crate::model::access::Network;
 use crate::model::durability::Durability;
 use crate::model::public_url::PublicUrl;
+use crate::model::time::ClockTrust;
 
 use super::{CONSOLE_DEFAULT, Config, LISTEN_DEFAULT};
 
@@ -88,6 +89,16 @@ pub(super) fn set_offline_status(config: &mut Config, number: u64) {
 pub(super) fn set_udp_proxy(config: &mut Config, text: &str) -> Result<(), String> {
     let url = PublicUrl::new(text).map_err(|error| error.to_string())?;
     config.simplepush.udp_proxy = Some(url.as_str().into());
+    Ok(())
+}
+
+pub(super) fn set_vapid_clock(config: &mut Config, text: &str) -> Result<(), String> {
+    config.vapid_clock = match text {
+        "auto" => ClockTrust::Auto,
+        "trusted" => ClockTrust::Always,
+        "untrusted" => ClockTrust::Never,
+        _ => return Err("must be \"auto\", \"trusted\" or \"untrusted\"".to_owned()),
+    };
     Ok(())
 }
 
@@ -187,6 +198,21 @@ mod tests {
         let mut config = Config::default();
         assert_eq!(set_console(&mut config, "off"), Ok(()));
         assert_eq!(config.console, None);
+    }
+
+    #[test]
+    fn clock_of_vapid_is_one_word_of_three() {
+        let mut config = Config::default();
+        for (text, trust) in [
+            ("untrusted", ClockTrust::Never),
+            ("trusted", ClockTrust::Always),
+            ("auto", ClockTrust::Auto),
+        ] {
+            assert_eq!(set_vapid_clock(&mut config, text), Ok(()));
+            assert_eq!(config.vapid_clock, trust);
+        }
+        let refused = set_vapid_clock(&mut config, "Auto").unwrap_err();
+        assert_eq!(refused, "must be \"auto\", \"trusted\" or \"untrusted\"");
     }
 
     #[test]

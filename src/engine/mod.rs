@@ -8,6 +8,7 @@
 //!    comes first.
 
 mod agent;
+mod authorization;
 mod channels;
 pub mod counters;
 mod deadlines;
@@ -26,6 +27,7 @@ mod version_clock;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use authorization::VerifiedTokens;
 use counters::Snapshot;
 use deadlines::Deadlines;
 use desk::Desk;
@@ -64,6 +66,7 @@ pub struct Engine {
     /// Which of them is a user agent's newest.
     newest: HashMap<Uaid, SessionId>,
     deadlines: Deadlines<SessionId>,
+    verified: VerifiedTokens,
     /// Held messages by the end of their window. All windows are equally long, so it is in order.
     windows: VecDeque<(Instant, SessionId, MessageId)>,
     sleep: Sleep,
@@ -107,6 +110,7 @@ impl Engine {
             sessions: BTreeMap::new(),
             newest: HashMap::new(),
             deadlines: Deadlines::new(),
+            verified: VerifiedTokens::default(),
             windows: VecDeque::new(),
             sleep: Sleep::new(),
             sweep_at: now.monotonic.checked_add(SWEEP_INTERVAL),
@@ -179,6 +183,7 @@ impl Engine {
             store_queue: count(self.desk.out.waiting_len()),
             uptime_secs: running.as_secs(),
             storage_fault: self.storage_fault,
+            wall_clock_trusted: now.wall_is_trusted,
         }
     }
 

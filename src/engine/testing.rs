@@ -29,6 +29,8 @@ pub(super) struct Table {
     pub(super) engine: Engine,
     now: Now,
     names: u64,
+    /// The `Host` of requests.
+    pub(super) reached_by: &'static str,
     pub(super) asked: Vec<StoreOp>,
 }
 
@@ -55,6 +57,7 @@ impl Table {
         let now = Now {
             monotonic: Instant::now(),
             wall: UnixTime::from_secs(0),
+            wall_is_trusted: false,
         };
         let settings = Settings {
             limits,
@@ -74,6 +77,7 @@ impl Table {
             engine: Engine::new(now, settings).unwrap(),
             now,
             names: 0,
+            reached_by: "pi",
             asked: Vec::new(),
         }
     }
@@ -115,6 +119,15 @@ impl Table {
 
     pub(super) const fn monotonic(&self) -> Instant {
         self.now.monotonic
+    }
+
+    pub(super) const fn set_wall(&mut self, secs: u64, trusted: bool) {
+        self.now.wall = UnixTime::from_secs(secs);
+        self.now.wall_is_trusted = trusted;
+    }
+
+    pub(super) fn snapshot(&self) -> super::counters::Snapshot {
+        self.engine.snapshot(self.now)
     }
 
     fn name(&mut self) -> u64 {
@@ -210,7 +223,7 @@ impl Table {
             method: method.to_owned(),
             path: path.to_owned(),
             query: None,
-            base_url: BaseUrl::of_host(Scheme::Http, "pi"),
+            base_url: BaseUrl::of_host(Scheme::Http, self.reached_by),
             upgrade: Upgrade::None,
             headers,
             body: Body::Whole(Vec::new()),

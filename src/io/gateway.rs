@@ -11,11 +11,12 @@ use std::time::Instant;
 use smol::channel::{Receiver, Sender, unbounded};
 use smol::{LocalExecutor, Timer};
 
+use super::clock::{self, Clock};
 use super::console::SnapshotRequest;
 use super::datagrams::Datagrams;
 use super::http::Opened;
 use super::mailbox::Mailbox;
-use super::{clock, wakeup_proxy};
+use super::wakeup_proxy;
 use crate::engine::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId};
 use crate::model::limits::Limits;
 use crate::model::store::{StoreOp, StoreReply};
@@ -24,6 +25,7 @@ use crate::protocol::http::{Request, Response};
 /// The engine and everything that is connected to it. Lives on one thread.
 pub struct Gateway {
     engine: RefCell<Engine>,
+    clock: Clock,
     executor: Rc<LocalExecutor<'static>>,
     limits: Limits,
     sockets: RefCell<HashMap<SessionId, Rc<Mailbox<Order>>>>,
@@ -56,12 +58,14 @@ impl Gateway {
     /// Connects an engine to the storage thread's queue; tasks run on `executor`.
     pub fn new(
         engine: Engine,
+        clock: Clock,
         limits: Limits,
         store: Sender<Vec<StoreOp>>,
         executor: Rc<LocalExecutor<'static>>,
     ) -> Rc<Self> {
         Rc::new(Self {
             engine: RefCell::new(engine),
+            clock,
             executor,
             limits,
             sockets: RefCell::default(),
@@ -91,7 +95,7 @@ impl Gateway {
     /// One turn.
     pub fn turn(&self, input: Input<'_>) {
         let mut engine = self.engine.borrow_mut();
-        engine.handle(clock::read(), input);
+        engine.handle(self.clock.read(), input);
         let mut operations = Vec::new();
         while let Some(output) = engine.poll_output() {
             self.perform(output, &mut operations);
@@ -197,7 +201,7 @@ impl Gateway {
                 Timer::at(deadline).await;
             };
             smol::future::or(sooner, due).await;
-            if deadline <= clock::read().monotonic {
+            if deadline <= clock::monotonic() {
                 self.turn(Input::Timeout);
             }
         }
@@ -240,7 +244,7 @@ impl Gateway {
     /// Answers the operator's console. Ends when there is no console.
     pub async fn run_snapshots(&self, requests: Receiver<SnapshotRequest>) {
         while let Ok(request) = requests.recv().await {
-            let snapshot = self.engine.borrow().snapshot(clock::read());
+            let snapshot = self.engine.borrow().snapshot(self.clock.read());
             // Nobody may be waiting any more.
             let _ = request.reply.try_send(snapshot);
         }

@@ -106,7 +106,7 @@ struct Warned {
 
 impl Warned {
     fn say(&mut self, what: std::fmt::Arguments<'_>) {
-        let now = super::clock::read().monotonic;
+        let now = super::clock::monotonic();
         let quiet = self
             .at
             .is_some_and(|at| now.saturating_duration_since(at) < WARN_INTERVAL);

@@ -136,6 +136,11 @@ impl BaseUrl {
         format!("{}/{path}/{token}", self.0)
     }
 
+    /// The URL, without a slash at its end.
+    pub const fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The URL of an accepted push message.
     pub fn message(&self, token: &str) -> String {
         format!("{}/m/{token}", self.0)

@@ -181,6 +181,7 @@ impl World {
         Now {
             monotonic: self.start + self.elapsed,
             wall: UnixTime::from_secs(self.wall_secs),
+            wall_is_trusted: false,
         }
     }
 
