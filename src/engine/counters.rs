@@ -48,6 +48,9 @@ pub struct Counters {
     pub messages_acked: u64,
     /// Acked in time: never written to flash.
     pub messages_never_written: u64,
+    /// Push messages that went to flash only because their user agent, which was there, wanted none
+    /// of so low an urgency.
+    pub messages_held_back: u64,
     /// Push messages written to flash.
     pub messages_stored: u64,
     /// Acks with code 101: the application server encrypts wrongly.

@@ -205,13 +205,13 @@ impl Engine {
         // What a SimplePush user agent cannot read becomes "there is something new".
         let agent = self.agent_of(endpoint);
         let speaks_simplepush = agent.is_some_and(|agent| agent.dialect() == Dialect::SimplePush);
-        let (topic, payload) = match payload {
+        let (topic, urgency, payload) = match payload {
             Payload::Empty | Payload::Encrypted(_) if speaks_simplepush => {
                 let update = VersionUpdate::bare(self.next_version(endpoint));
-                (None, Payload::Update(update))
+                (None, Urgency::default(), Payload::Update(update))
             }
             payload @ (Payload::Empty | Payload::Encrypted(_) | Payload::Update(_)) => {
-                (topic, payload)
+                (topic, urgency, payload)
             }
         };
         if let (Some(update), Some((agent, _))) = (payload.update(), self.agent_of_mut(endpoint)) {

@@ -17,6 +17,7 @@ use super::outbox::Waiting;
 use super::{CloseReason, Engine, Opening, Output, SessionId, Stop};
 use crate::model::dialect::Dialect;
 use crate::model::ids::Uaid;
+use crate::model::message::Urgency;
 use crate::model::store::{StoreOp, Subscription};
 use crate::model::time::Now;
 use crate::model::wakeup::Wakeup;
@@ -206,10 +207,22 @@ impl Engine {
             (State::Identified(_), ClientMessage::Nack) => {
                 Counters::add(&mut self.desk.out.counters.nacks);
             }
+            (State::Identified(_), ClientMessage::Urgency(min)) => self.set_urgency(now, id, min),
             // There are no broadcasts: nothing differs from what the user agent has.
             (State::Identified(_), ClientMessage::BroadcastSubscribe) => {}
             // The caller has been told to pause, or the websocket is about to be closed.
             (State::Loading { .. } | State::Leaving(..), _) => {}
+        }
+    }
+
+    /// A user agent that runs low on battery wants only what is urgent, for as long as it says so.
+    fn set_urgency(&mut self, now: Now, id: SessionId, min: Option<Urgency>) {
+        self.desk
+            .out
+            .send(id, server_message::urgency(min.is_some()));
+        let agent = self.sessions.get_mut(&id).and_then(Session::agent_mut);
+        if let (Some(agent), Some(min)) = (agent, min) {
+            agent.set_urgency_min(min, now, &mut self.desk);
         }
     }
 

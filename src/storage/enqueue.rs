@@ -12,7 +12,7 @@ use super::subscriptions::{self, Known, Origin};
 use super::usage::Usage;
 use crate::model::dialect::Dialect;
 use crate::model::ids::Uaid;
-use crate::model::message::{Payload, PushMessage, Ttl};
+use crate::model::message::{Payload, PushMessage, Ttl, Urgency};
 use crate::model::store::{Deletion, EnqueueOutcome, Quota};
 use crate::model::version::{NewVersion, Version, VersionUpdate};
 
@@ -119,6 +119,8 @@ impl Store {
             // Whoever waits for the older one must not wait in vain.
             ttl: message.ttl.max(remaining),
             topic: None,
+            // As every update has, whatever it is made of.
+            urgency: Urgency::default(),
             payload: Payload::Update(VersionUpdate {
                 version: NewVersion::Exact(version),
                 data,

@@ -10,7 +10,9 @@ use super::{FreshDatabase, Settings, Store, Synchronous};
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::message::{Content, Encoding, Payload, PushMessage, Topic, Ttl, Urgency};
-use crate::model::store::{self, Deletion, EnqueueOutcome, Quota, StoreError, StoreOp, StoreReply};
+use crate::model::store::{
+    self, Cursors, Deletion, EnqueueOutcome, Quota, StoreError, StoreOp, StoreReply,
+};
 use crate::model::time::ServiceTime;
 use crate::model::version::{NewVersion, Version, VersionUpdate};
 
@@ -18,7 +20,7 @@ use crate::model::version::{NewVersion, Version, VersionUpdate};
 const SEED_VARIABLE: &str = "EDGEPUSH_TEST_SEED";
 const BATCHES: u32 = 1500;
 /// Kinds of events that must come up, so that a test of nothing does not pass.
-const OUTCOMES: usize = 21;
+const OUTCOMES: usize = 22;
 
 #[test]
 fn every_reply_is_that_of_the_model() {
@@ -224,10 +226,11 @@ impl Model {
             StoreOp::Fetch {
                 uaid,
                 after,
+                urgency_min,
                 now,
                 messages_max,
                 bytes_max,
-            } => self.fetch(uaid, after, now, messages_max, bytes_max),
+            } => self.fetch(uaid, (after, urgency_min), now, messages_max, bytes_max),
             StoreOp::Delete(ref deletions) => {
                 for deletion in deletions {
                     let before = self.messages.len();
@@ -422,6 +425,7 @@ impl Model {
         };
         let mut kept = PushMessage {
             topic: None,
+            urgency: Urgency::Normal,
             payload: Payload::Update(VersionUpdate {
                 version: NewVersion::Exact(version),
                 data,
@@ -490,17 +494,24 @@ impl Model {
     fn fetch(
         &mut self,
         uaid: Uaid,
-        after: MessageId,
+        (after, urgency_min): (Cursors, Urgency),
         now: ServiceTime,
         messages_max: u32,
         bytes_max: usize,
     ) -> StoreReply {
-        let mut queue: Vec<PushMessage> = self
+        let unread = |kept: &PushMessage| kept.id > after.of(kept.urgency);
+        let unread: Vec<PushMessage> = self
             .messages
             .values()
-            .filter(|(owner, kept)| *owner == uaid && kept.id > after && kept.expires_at() > now)
+            .filter(|(owner, kept)| *owner == uaid && unread(kept) && kept.expires_at() > now)
             .map(|(_, message)| PushMessage::clone(message))
             .collect();
+        let all = unread.len();
+        let mut queue = unread;
+        queue.retain(|kept| kept.urgency >= urgency_min);
+        if queue.len() < all {
+            self.seen.insert("held back");
+        }
         let mut bytes = 0;
         let taken = queue
             .iter()
@@ -583,6 +594,19 @@ impl Random {
         MessageId::from_i64(self.last_id - late)
     }
 
+    fn urgency(&mut self) -> Urgency {
+        Urgency::ALL[self.below(4) as usize]
+    }
+
+    fn cursors(&mut self) -> Cursors {
+        let mut cursors = Cursors::START;
+        for _ in 0..self.below(3) {
+            let (urgency_min, id) = (self.urgency(), self.id());
+            cursors.advance(urgency_min, id);
+        }
+        cursors
+    }
+
     fn time(&mut self) -> ServiceTime {
         at(self.below(1000))
     }
@@ -607,7 +631,8 @@ impl Random {
             },
             6 | 7 => StoreOp::Fetch {
                 uaid,
-                after: self.id(),
+                after: self.cursors(),
+                urgency_min: self.urgency(),
                 now: self.time(),
                 messages_max: self.below(6) as u32,
                 bytes_max: self.below(10_000) as usize,
@@ -701,7 +726,7 @@ impl Random {
             topic: self
                 .one_in(3)
                 .then(|| Topic::new(["a", "b"][self.below(2) as usize]).unwrap()),
-            urgency: Urgency::from_number(self.below(4) as u8).unwrap(),
+            urgency: self.urgency(),
             payload: if self.one_in(4) {
                 Payload::Empty
             } else {

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 /// One entry for each version; its place, from 1, is the version that it leads to.
 ///
 /// A published entry is never changed: the next schema is a new entry.
-const MIGRATIONS: [&str; 2] = [VERSION_1, VERSION_2];
+const MIGRATIONS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
 
 /// The schema that this program knows.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
@@ -84,6 +84,14 @@ const VERSION_2: &str = "
         network TEXT,
         part    TEXT
     ) STRICT, WITHOUT ROWID;
+";
+
+/// Urgency and quotas of subscriptions.
+const VERSION_3: &str = "
+    -- Also tells which messages are urgent enough and whose subscription they belong to, so that
+    -- neither a page nor a count reads rows that it has no use for.
+    DROP INDEX message_queue;
+    CREATE INDEX message_queue ON message (uaid, id, expires_at, cost_bytes, urgency, channel);
 ";
 
 /// The schema of an opened file; 0 for one that was just made.

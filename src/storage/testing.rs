@@ -8,7 +8,7 @@ use super::{FreshDatabase, OpenError, Settings, Store};
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, DatabaseId, MessageId, Uaid};
 use crate::model::message::{Content, Encoding, Payload, PushMessage, Topic, Ttl, Urgency};
-use crate::model::store::{Deletion, Opened, Quota, StoreOp, StoreReply, Subscription};
+use crate::model::store::{Cursors, Deletion, Opened, Quota, StoreOp, StoreReply, Subscription};
 use crate::model::time::ServiceTime;
 use crate::model::version::{NewVersion, Version, VersionUpdate};
 
@@ -200,7 +200,8 @@ pub(super) fn enqueue_lost(user_agent: u8, message: PushMessage) -> StoreOp {
 pub(super) const fn fetch(user_agent: u8) -> StoreOp {
     StoreOp::Fetch {
         uaid: uaid(user_agent),
-        after: MessageId::ZERO,
+        after: Cursors::START,
+        urgency_min: Urgency::VeryLow,
         now: at(100),
         messages_max: 1000,
         bytes_max: usize::MAX,

@@ -210,6 +210,7 @@ counters! {
     notifications_sent: "Notifications sent to user agents, repeated ones included.",
     messages_acked: "Push messages that a user agent acked.",
     messages_never_written: "Push messages acked in time, never written to flash.",
+    messages_held_back: "Push messages less urgent than their connected user agent wants for now.",
     messages_stored: "Push messages written to flash.",
     acks_undecryptable: "Acks that say: cannot be decrypted; the application server is at fault.",
     acks_not_delivered: "Acks that say: seen before, or of an unknown subscription.",
