@@ -56,7 +56,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 36] = [
+pub(super) static KEYS: [Key; 38] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -142,6 +142,12 @@ pub(super) static KEYS: [Key; 36] = [
     }),
     number("subscriptions_per_user_agent_max", 1, 100_000, |l, n| {
         l.subscriptions_per_user_agent_max = count(n);
+    }),
+    number("messages_per_subscription_max", 1, 1_000_000, |l, n| {
+        l.messages_per_subscription_max = count(n);
+    }),
+    number("bytes_per_subscription_max", BYTES_MIN, 1 << 40, |l, n| {
+        l.bytes_per_subscription_max = n;
     }),
     number("messages_per_user_agent_max", 1, 1_000_000, |l, n| {
         l.messages_per_user_agent_max = count(n);
@@ -288,7 +294,7 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 21);
+        assert_eq!(compared, 23);
     }
 
     #[test]
@@ -312,7 +318,7 @@ mod tests {
                 past += 1;
             }
         }
-        assert_eq!(past, 42);
+        assert_eq!(past, 46);
         assert!(load(&lowest).is_ok());
         assert!(load(&highest).is_ok());
     }

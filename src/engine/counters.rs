@@ -36,6 +36,10 @@ pub struct Counters {
     pub messages_refused: u64,
     /// Push messages refused for the gateway's own state (429, 503).
     pub messages_turned_away: u64,
+    /// Of those, because as much as may waited for the subscription already.
+    pub messages_over_subscription_quota: u64,
+    /// Of those, because as much as may waited for the user agent already.
+    pub messages_over_user_agent_quota: u64,
     /// VAPID tokens whose signature was checked and which were right in all else.
     pub vapid_verified: u64,
     /// VAPID tokens that had been verified before: no signature was checked.

@@ -112,6 +112,8 @@ impl Outbox {
             deletions_due: None,
             held_bytes: 0,
             quota: Quota {
+                subscription_messages_max: limits.messages_per_subscription_max,
+                subscription_bytes_max: limits.bytes_per_subscription_max,
                 messages_max: limits.messages_per_user_agent_max,
                 bytes_max: limits.bytes_per_user_agent_max,
                 total_bytes_max: limits.stored_bytes_max,

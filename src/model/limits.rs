@@ -87,6 +87,12 @@ pub struct Limits {
     pub connections_max: usize,
     /// Most subscriptions of one user agent.
     pub subscriptions_per_user_agent_max: u32,
+    /// Most stored push messages of one subscription. Beyond it: 429.
+    ///
+    /// Half of what its user agent may have: one noisy application must not keep the others' out.
+    pub messages_per_subscription_max: u32,
+    /// Most stored bytes of one subscription. Beyond it: 429.
+    pub bytes_per_subscription_max: u64,
     /// Most stored push messages of one user agent. Beyond it: 429.
     pub messages_per_user_agent_max: u32,
     /// Most stored bytes of one user agent. Beyond it: 429.
@@ -125,6 +131,8 @@ impl Default for Limits {
             superseded_linger: Duration::from_secs(2),
             connections_max: 4096,
             subscriptions_per_user_agent_max: 1000,
+            messages_per_subscription_max: 500,
+            bytes_per_subscription_max: 2 << 20,
             messages_per_user_agent_max: 1000,
             bytes_per_user_agent_max: 4 << 20,
             stored_bytes_max: 1 << 30,

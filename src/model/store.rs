@@ -220,6 +220,10 @@ impl Cursors {
 /// Bounds on what is kept, in the state that the new message would make.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Quota {
+    /// Most messages of one subscription.
+    pub subscription_messages_max: u32,
+    /// Most bytes ([`PushMessage::cost_bytes`]) of one subscription.
+    pub subscription_bytes_max: u64,
     /// Most messages of one user agent.
     pub messages_max: u32,
     /// Most bytes ([`PushMessage::cost_bytes`]) of one user agent.
@@ -265,6 +269,8 @@ pub enum EnqueueOutcome {
     KeptAndRestored,
     /// There is no such subscription (any more).
     NoSubscription,
+    /// What waits for the subscription has reached its own limit.
+    SubscriptionFull,
     /// Its user agent's queue is full.
     QueueFull,
     /// The whole store is full by its quota.

@@ -68,6 +68,7 @@ pub enum Problem {
     BadHandshake,
     PlainConnection,
     // 429 and 503: limits and faults.
+    SubscriptionFull,
     QueueFull,
     StoreFull,
     Overloaded,
@@ -204,6 +205,11 @@ impl Problem {
                 400,
                 "Only TLS is taken here: use https:// or wss:// instead of http:// or ws://",
             ),
+            Self::SubscriptionFull => ours(
+                429,
+                "Too many messages wait for this subscription; send again when its user agent has been \
+                 online",
+            ),
             Self::QueueFull => ours(
                 429,
                 "Too many messages wait for this user agent; send again when it has been online",
@@ -297,6 +303,7 @@ mod tests {
     #[test]
     fn what_passes_by_itself_says_when_to_try_again() {
         for problem in [
+            Problem::SubscriptionFull,
             Problem::QueueFull,
             Problem::Overloaded,
             Problem::StorageFault,

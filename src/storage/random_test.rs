@@ -20,7 +20,7 @@ use crate::model::version::{NewVersion, Version, VersionUpdate};
 const SEED_VARIABLE: &str = "EDGEPUSH_TEST_SEED";
 const BATCHES: u32 = 1500;
 /// Kinds of events that must come up, so that a test of nothing does not pass.
-const OUTCOMES: usize = 22;
+const OUTCOMES: usize = 23;
 
 #[test]
 fn every_reply_is_that_of_the_model() {
@@ -345,6 +345,10 @@ impl Model {
             self.messages.retain(|_, (owner, kept)| {
                 *owner != uaid || kept.expires_at() > message.received_at
             });
+            if !self.subscription_has_room(uaid, message, quota) {
+                self.seen.insert("subscription full");
+                return EnqueueOutcome::SubscriptionFull;
+            }
             if !self.has_room(uaid, message, quota) {
                 self.seen.insert("queue full");
                 return EnqueueOutcome::QueueFull;
@@ -481,14 +485,34 @@ impl Model {
     }
 
     fn has_room(&self, uaid: Uaid, message: &PushMessage, quota: Quota) -> bool {
+        let costs = self.costs(uaid, message, |_| true);
+        self.subscription_has_room(uaid, message, quota)
+            && costs.len() <= quota.messages_max as usize
+            && costs.iter().sum::<u64>() <= quota.bytes_max
+    }
+
+    fn subscription_has_room(&self, uaid: Uaid, message: &PushMessage, quota: Quota) -> bool {
+        let costs = self.costs(uaid, message, |kept| kept.channel == message.channel);
+        costs.len() <= quota.subscription_messages_max as usize
+            && costs.iter().sum::<u64>() <= quota.subscription_bytes_max
+    }
+
+    /// Of what is counted with `message`, it included.
+    fn costs(
+        &self,
+        uaid: Uaid,
+        message: &PushMessage,
+        counts: impl Fn(&PushMessage) -> bool,
+    ) -> Vec<u64> {
         let replaced = self.replaced(uaid, message);
         let queue = self.messages.iter();
-        let costs: Vec<u64> = queue
+        queue
             .filter(|(id, (owner, _))| *owner == uaid && Some(**id) != replaced)
-            .map(|(_, (_, kept))| kept.cost_bytes() as u64)
+            .map(|(_, (_, kept))| kept)
+            .filter(|kept| counts(kept))
+            .map(|kept| kept.cost_bytes() as u64)
             .chain([message.cost_bytes() as u64])
-            .collect();
-        costs.len() <= quota.messages_max as usize && costs.iter().sum::<u64>() <= quota.bytes_max
+            .collect()
     }
 
     fn fetch(
@@ -692,6 +716,8 @@ impl Random {
             lost: self.one_in(4).then(|| self.dialect()),
             version_clock: testing::VERSION_CLOCK,
             quota: Quota {
+                subscription_messages_max: self.below(12) as u32,
+                subscription_bytes_max: self.below(20_000),
                 messages_max: self.below(20) as u32,
                 bytes_max: self.below(30_000),
                 total_bytes_max: if self.one_in(20) { 0 } else { u64::MAX },

@@ -55,6 +55,8 @@ pub(super) const FRESH: FreshDatabase = FreshDatabase {
 };
 
 pub(super) const NO_QUOTA: Quota = Quota {
+    subscription_messages_max: u32::MAX,
+    subscription_bytes_max: u64::MAX,
     messages_max: u32::MAX,
     bytes_max: u64::MAX,
     total_bytes_max: u64::MAX,

@@ -204,6 +204,8 @@ counters! {
     messages_accepted: "Push messages and version updates accepted (200, 201, 202).",
     messages_refused: "Push messages refused for what they are or where they went (4xx).",
     messages_turned_away: "Push messages turned away: the gateway was full or faulty (429, 503).",
+    messages_over_subscription_quota: "Push messages refused (429): too many wait for the subscription.",
+    messages_over_user_agent_quota: "Push messages refused (429): too many wait for the user agent.",
     vapid_verified: "VAPID tokens whose signature was checked and good.",
     vapid_remembered: "VAPID tokens that had been verified before.",
     vapid_refused: "Authorization headers that were refused.",
