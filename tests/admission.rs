@@ -46,3 +46,24 @@ fn full_subscription_is_429_and_others_of_the_same_user_agent_still_have_room() 
     drop(agent);
     assert_eq!(post(&gateway, &noisy, &[TTL], b"5").status, 201);
 }
+
+#[test]
+fn flooded_subscription_is_429_until_its_time_and_another_one_is_not_touched() {
+    let limits = "[limits]\nsubscription_rate_per_sec_max = 1\nsubscription_burst_max = 5\n";
+    let gateway = Gateway::with_config(limits);
+    let mut agent = UserAgent::hello(&gateway, None);
+    let flooded = agent.register(&channel(1));
+    let other = agent.register(&channel(2));
+    let answers: Vec<Answer> = (0..20)
+        .map(|_| post(&gateway, &flooded, &[("TTL", "0")], b"x"))
+        .collect();
+    assert!(answers[..5].iter().all(|answer| answer.status == 201));
+    let mut refused = 0;
+    for answer in answers.iter().filter(|answer| answer.status != 201) {
+        assert_eq!(assert_turned_away(answer, "to this subscription"), 1);
+        refused += 1;
+    }
+    assert!(refused > 0);
+    assert_eq!(post(&gateway, &other, &[("TTL", "0")], b"x").status, 201);
+    gateway.wait_for_metric("edgepush_messages_over_subscription_rate_total", refused);
+}

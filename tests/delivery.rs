@@ -74,7 +74,8 @@ fn message_acked_in_time_is_never_written() {
 #[test]
 fn nothing_answered_201_is_lost_over_kills_at_any_moment() {
     const ROUNDS: usize = 6;
-    let mut gateway = Gateway::start();
+    let limits = "subscription_rate_per_sec_max = 1000000\nuser_agent_rate_per_sec_max = 1000000\n";
+    let mut gateway = Gateway::with_config(&format!("[limits]\n{limits}"));
     let mut agent = UserAgent::hello(&gateway, None);
     let endpoint = agent.register(&channel(1));
     let uaid = agent.uaid.clone();

@@ -56,7 +56,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 38] = [
+pub(super) static KEYS: [Key; 44] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -142,6 +142,24 @@ pub(super) static KEYS: [Key; 38] = [
     }),
     number("subscriptions_per_user_agent_max", 1, 100_000, |l, n| {
         l.subscriptions_per_user_agent_max = count(n);
+    }),
+    number("subscription_rate_per_sec_max", 1, 1_000_000, |l, n| {
+        l.subscription_rate_per_sec_max = count(n);
+    }),
+    number("subscription_burst_max", 1, 1_000_000, |l, n| {
+        l.subscription_burst_max = count(n);
+    }),
+    number("user_agent_rate_per_sec_max", 1, 1_000_000, |l, n| {
+        l.user_agent_rate_per_sec_max = count(n);
+    }),
+    number("user_agent_burst_max", 1, 1_000_000, |l, n| {
+        l.user_agent_burst_max = count(n);
+    }),
+    number("address_rate_per_sec_max", 1, 1_000_000, |l, n| {
+        l.address_rate_per_sec_max = count(n);
+    }),
+    number("address_burst_max", 1, 1_000_000, |l, n| {
+        l.address_burst_max = count(n);
     }),
     number("messages_per_subscription_max", 1, 1_000_000, |l, n| {
         l.messages_per_subscription_max = count(n);
@@ -294,7 +312,7 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 23);
+        assert_eq!(compared, 29);
     }
 
     #[test]
@@ -318,7 +336,7 @@ mod tests {
                 past += 1;
             }
         }
-        assert_eq!(past, 46);
+        assert_eq!(past, 58);
         assert!(load(&lowest).is_ok());
         assert!(load(&highest).is_ok());
     }

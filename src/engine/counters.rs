@@ -36,6 +36,12 @@ pub struct Counters {
     pub messages_refused: u64,
     /// Push messages refused for the gateway's own state (429, 503).
     pub messages_turned_away: u64,
+    /// Of those, because they came too fast for the subscription.
+    pub messages_over_subscription_rate: u64,
+    /// Of those, because they came too fast for the user agent.
+    pub messages_over_user_agent_rate: u64,
+    /// Of those, because they came too fast from one address.
+    pub messages_over_address_rate: u64,
     /// Of those, because as much as may waited for the subscription already.
     pub messages_over_subscription_quota: u64,
     /// Of those, because as much as may waited for the user agent already.

@@ -108,6 +108,9 @@ impl Engine {
         let Some(target) = target else {
             return self.refuse(request, Problem::BadToken);
         };
+        if let Err(problem) = self.admit_sender(now, self.access.source(head.peer)) {
+            return self.refuse(request, problem);
+        }
         let endpoint = &target.endpoint;
         if let Err(problem) = self.authorize(now, endpoint, &head) {
             return self.refuse(request, problem);
@@ -126,6 +129,9 @@ impl Engine {
             (Ok(posted), _) => posted,
         };
 
+        if let Err(problem) = self.admit_message(now, endpoint) {
+            return self.refuse(request, problem);
+        }
         let is_update = matches!(posted, Posted::Update(_));
         let message = self.accept_posted(now, endpoint, posted);
         let held = self.desk.out.held_bytes();

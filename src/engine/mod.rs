@@ -7,6 +7,7 @@
 //! 3. [`Engine::next_deadline`] says when to call `handle` with [`Input::Timeout`] if nothing else
 //!    comes first.
 
+mod admission;
 mod agent;
 mod authorization;
 mod channels;
@@ -27,6 +28,7 @@ mod version_clock;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use admission::Admission;
 use authorization::VerifiedTokens;
 use counters::Snapshot;
 use deadlines::Deadlines;
@@ -61,6 +63,7 @@ const SAVE_TIME_INTERVAL: Duration = Duration::from_secs(3600);
 pub struct Engine {
     desk: Desk,
     access: Access,
+    admission: Admission,
     /// Open websockets.
     sessions: BTreeMap<SessionId, Session>,
     /// Which of them is a user agent's newest.
@@ -105,6 +108,7 @@ impl Engine {
             desk.out.store(StoreOp::Sleepers, Waiting::Sleepers);
         }
         Some(Self {
+            admission: Admission::new(now, &desk.limits),
             desk,
             access,
             sessions: BTreeMap::new(),

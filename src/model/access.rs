@@ -18,6 +18,32 @@ impl Access {
         let holds = |network: &Network| network.contains(address);
         self.websocket_from.iter().any(holds)
     }
+
+    /// Whom limits for each address hold responsible for what comes from `address`.
+    ///
+    /// Nobody, where it is this board itself: behind a loopback address are the operator's own programs,
+    /// or a reverse proxy and with it everybody.
+    pub fn source(&self, address: IpAddr) -> Option<Source> {
+        let address = address.to_canonical();
+        (!address.is_loopback()).then(|| Source::of(address))
+    }
+}
+
+/// An address as limits count it. All addresses of an IPv6 /64 are one: a single host has as many of
+/// them as it likes (RFC 6177).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Source(IpAddr);
+
+impl Source {
+    fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
+    }
 }
 
 /// User agents on the same board or the same local network.
@@ -207,6 +233,19 @@ mod tests {
         ];
         for address in outside {
             assert!(!access.allows(ip(address)), "{address}");
+        }
+    }
+
+    #[test]
+    fn limits_hold_an_ipv4_address_or_an_ipv6_network_responsible_and_never_this_board() {
+        let source = |address| Access::default().source(ip(address));
+        assert!(source("203.0.113.7").is_some());
+        assert_eq!(source("203.0.113.7"), source("::ffff:203.0.113.7"));
+        assert_ne!(source("203.0.113.7"), source("203.0.113.8"));
+        assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::"));
+        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
+        for board in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(source(board), None);
         }
     }
 

@@ -87,6 +87,24 @@ pub struct Limits {
     pub connections_max: usize,
     /// Most subscriptions of one user agent.
     pub subscriptions_per_user_agent_max: u32,
+    /// Push messages to one subscription, each second for long.
+    ///
+    /// An application that has more to say fills a screen with notifications; what waits for a user
+    /// agent that is away still takes minutes to reach its limit.
+    pub subscription_rate_per_sec_max: u32,
+    /// The same at once, after a pause: ten seconds' worth, for an application server that was away.
+    pub subscription_burst_max: u32,
+    /// Push messages to one user agent, each second for long: five subscriptions' worth.
+    pub user_agent_rate_per_sec_max: u32,
+    /// The same at once, after a pause.
+    pub user_agent_burst_max: u32,
+    /// Push messages from one address, each second for long.
+    ///
+    /// A Matrix server or a relay is one address for many people, so this only keeps one sender
+    /// from taking the whole board, which does about as much.
+    pub address_rate_per_sec_max: u32,
+    /// The same at once, after a pause.
+    pub address_burst_max: u32,
     /// Most stored push messages of one subscription. Beyond it: 429.
     ///
     /// Half of what its user agent may have: one noisy application must not keep the others' out.
@@ -131,6 +149,12 @@ impl Default for Limits {
             superseded_linger: Duration::from_secs(2),
             connections_max: 4096,
             subscriptions_per_user_agent_max: 1000,
+            subscription_rate_per_sec_max: 20,
+            subscription_burst_max: 200,
+            user_agent_rate_per_sec_max: 100,
+            user_agent_burst_max: 1000,
+            address_rate_per_sec_max: 500,
+            address_burst_max: 5000,
             messages_per_subscription_max: 500,
             bytes_per_subscription_max: 2 << 20,
             messages_per_user_agent_max: 1000,

@@ -68,6 +68,10 @@ pub enum Problem {
     BadHandshake,
     PlainConnection,
     // 429 and 503: limits and faults.
+    /// With the seconds until there is room, as the next two.
+    SubscriptionTooFast(u32),
+    UserAgentTooFast(u32),
+    AddressTooFast(u32),
     SubscriptionFull,
     QueueFull,
     StoreFull,
@@ -205,6 +209,17 @@ impl Problem {
                 400,
                 "Only TLS is taken here: use https:// or wss:// instead of http:// or ws://",
             ),
+            Self::SubscriptionTooFast(_) => ours(
+                429,
+                "Too many messages to this subscription; send more slowly",
+            ),
+            Self::UserAgentTooFast(_) => ours(
+                429,
+                "Too many messages to the user agent of this subscription; send more slowly",
+            ),
+            Self::AddressTooFast(_) => {
+                ours(429, "Too many messages from this address; send more slowly")
+            }
             Self::SubscriptionFull => ours(
                 429,
                 "Too many messages wait for this subscription; send again when its user agent has been \
@@ -227,6 +242,12 @@ impl Problem {
 
     /// Seconds after which to try again, where that can help.
     pub const fn retry_after_secs(self) -> Option<u32> {
+        if let Self::SubscriptionTooFast(secs)
+        | Self::UserAgentTooFast(secs)
+        | Self::AddressTooFast(secs) = self
+        {
+            return Some(secs);
+        }
         match self.wire().status {
             429 => Some(QUEUE_RETRY_AFTER_SECS),
             503 => Some(STORAGE_RETRY_AFTER_SECS),
@@ -310,6 +331,7 @@ mod tests {
         ] {
             assert!(problem.retry_after_secs().is_some());
         }
+        assert_eq!(Problem::AddressTooFast(7).retry_after_secs(), Some(7));
         assert_eq!(Problem::MissingTtl.retry_after_secs(), None);
     }
 }
