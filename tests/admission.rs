@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Answer, Gateway, UserAgent, channel, post};
+use support::{Answer, Gateway, Http, UserAgent, channel, post};
 
 const TTL: (&str, &str) = ("TTL", "600");
 
@@ -66,4 +66,125 @@ fn flooded_subscription_is_429_until_its_time_and_another_one_is_not_touched() {
     assert!(refused > 0);
     assert_eq!(post(&gateway, &other, &[("TTL", "0")], b"x").status, 201);
     gateway.wait_for_metric("edgepush_messages_over_subscription_rate_total", refused);
+}
+
+const TOKEN: &str = "kitchen-raspberry-7";
+
+fn handshake(path: &str, headers: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: pi\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{headers}\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+}
+
+/// The answer to a handshake that is refused.
+fn refused(gateway: &Gateway, path: &str, headers: &str) -> Answer {
+    let mut http = Http::connect(gateway.push);
+    http.send_raw(handshake(path, headers).as_bytes());
+    http.receive()
+}
+
+#[test]
+fn join_token_lets_a_user_agent_in_from_anywhere_and_is_seen_by_nobody() {
+    let config = format!(
+        "[access]\nwebsocket_from = [\"192.0.2.0/24\"]\njoin_tokens = [\"another-one-of-them\", \"{TOKEN}\"]\n"
+    );
+    let gateway = Gateway::with_config(&config);
+    for path in [
+        "/".to_owned(),
+        format!("/{}", &TOKEN[1..]),
+        format!("/{TOKEN}x/"),
+        format!("/x/{TOKEN}/"),
+        format!("//{TOKEN}/"),
+        format!("/?{TOKEN}"),
+    ] {
+        let answer = refused(&gateway, &path, "");
+        assert_eq!(answer.status, 403, "{path}");
+        let said = String::from_utf8(answer.body).unwrap();
+        assert!(said.contains("access.join_tokens"), "{said}");
+        assert!(!said.contains(&TOKEN[1..]), "{said}");
+    }
+    gateway.wait_for_metric("edgepush_websockets_forbidden_total", 6);
+
+    let hello = serde_json::json!({"messageType": "hello", "use_webpush": true});
+    for path in [
+        format!("/{TOKEN}"),
+        format!("/{TOKEN}/"),
+        format!("/{TOKEN}/a/b?c=d"),
+        "/another-one-of-them/".to_owned(),
+    ] {
+        let (mut agent, _) = UserAgent::connect_with(&gateway, &handshake(&path, ""));
+        agent.send(&hello);
+        assert_eq!(agent.receive()["status"], 200, "{path}");
+        let endpoint = agent.register(&channel(1));
+        assert!(endpoint.starts_with("/wpush/v1/"), "{endpoint}");
+        assert_eq!(post(&gateway, &endpoint, &[TTL], b"x").status, 201);
+        assert_eq!(agent.receive()["data"], "eA");
+    }
+    // The SimplePush path behind it is still that.
+    let path = format!("/{TOKEN}/simplepush/websocket");
+    let (mut old, _) = UserAgent::connect_with(&gateway, &handshake(&path, ""));
+    old.send_text(r#"{"messageType":"hello","uaid":"","channelIDs":[]}"#);
+    assert!(old.receive().get("use_webpush").is_none());
+
+    // At the log level that says most of connections.
+    let log = std::fs::read_to_string(gateway.data.join("log")).unwrap();
+    assert!(log.contains("hello uaid="), "{log}");
+    assert!(
+        !log.contains(TOKEN) && !log.contains("another-one"),
+        "{log}"
+    );
+}
+
+#[test]
+fn trusted_proxy_says_where_a_user_agent_is_and_others_are_not_believed() {
+    let elsewhere = "X-Forwarded-For: 192.168.1.5, 203.0.113.7\r\n";
+    let at_home = "X-Forwarded-For: 203.0.113.7, 192.168.1.5\r\n";
+    let gateway = Gateway::with_config("[access]\ntrusted_proxies = [\"127.0.0.1\"]\n");
+    assert_eq!(refused(&gateway, "/", elsewhere).status, 403);
+    UserAgent::connect_with(&gateway, &handshake("/", at_home));
+    UserAgent::connect_with(&gateway, &handshake("/", ""));
+
+    let gateway = Gateway::start();
+    UserAgent::connect_with(&gateway, &handshake("/", elsewhere));
+}
+
+#[test]
+fn address_with_too_many_websockets_is_429_and_another_one_is_not() {
+    let gateway = Gateway::with_config(
+        "[access]\ntrusted_proxies = [\"127.0.0.1\"]\n[limits]\nwebsockets_per_address_max = 2\n",
+    );
+    let one = "X-Forwarded-For: 192.168.1.5\r\n";
+    let other = "X-Forwarded-For: 192.168.1.6\r\n";
+    let (first, _) = UserAgent::connect_with(&gateway, &handshake("/", one));
+    let (mut second, _) = UserAgent::connect_with(&gateway, &handshake("/", one));
+    second.send_text("{}");
+    second.receive(); // both are open by now
+    let answer = refused(&gateway, "/", one);
+    assert_eq!(assert_turned_away(&answer, "from this address"), 60);
+    UserAgent::connect_with(&gateway, &handshake("/", other));
+    gateway.wait_for_metric("edgepush_websockets_over_address_max_total", 1);
+
+    drop(first);
+    gateway.wait_for_metric("edgepush_websockets_open", 1);
+    UserAgent::connect_with(&gateway, &handshake("/", one));
+}
+
+#[test]
+fn sender_that_floods_from_one_address_is_429_and_another_sender_is_not() {
+    let gateway = Gateway::with_config(
+        "[access]\ntrusted_proxies = [\"127.0.0.1\"]\n\
+         [limits]\naddress_rate_per_sec_max = 1\naddress_burst_max = 3\n",
+    );
+    let mut agent = UserAgent::hello(&gateway, None);
+    let endpoint = agent.register(&channel(1));
+    let send = |from: &str| {
+        let headers = [("TTL", "0"), ("X-Forwarded-For", from)];
+        post(&gateway, &endpoint, &headers, b"x")
+    };
+    let answers: Vec<Answer> = (0..9).map(|_| send("203.0.113.7")).collect();
+    assert!(answers[..3].iter().all(|answer| answer.status == 201));
+    let refused = answers.iter().find(|answer| answer.status != 201).unwrap();
+    assert_eq!(assert_turned_away(refused, "from this address"), 1);
+    assert_eq!(send("203.0.113.8").status, 201);
 }

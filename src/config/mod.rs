@@ -127,6 +127,7 @@ mod tests {
     use std::time::Duration;
 
     use crate::model::access::Network;
+    use crate::model::join_token::JoinToken;
 
     use super::*;
 
@@ -152,6 +153,8 @@ mod tests {
             durability = "relaxed"
             [access]
             websocket_from = ["private", "203.0.113.0/24"]
+            join_tokens = ["0123456789abcdef"]
+            trusted_proxies = ["127.0.0.1"]
             [simplepush]
             offline_status = 200
             udp_wakeup = true
@@ -183,6 +186,9 @@ mod tests {
         };
         let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();
         expected.access.websocket_from.push(block);
+        expected.access.join_tokens = vec![JoinToken::new("0123456789abcdef").unwrap()];
+        let proxy = Network::single("127.0.0.1".parse().unwrap()).unwrap();
+        expected.access.trusted_proxies = vec![proxy];
         expected.simplepush = SimplePush {
             offline_status: 200,
             udp_wakeup: true,

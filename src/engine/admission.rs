@@ -5,11 +5,13 @@
 
 mod buckets;
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use self::buckets::{Buckets, Rate};
-use super::Engine;
+use super::channels::Channels;
 use super::counters::Counters;
+use super::{Engine, SessionId, TurnedAway};
 use crate::model::access::Source;
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::limits::Limits;
@@ -24,11 +26,17 @@ pub(super) struct Admission {
     subscriptions: Buckets,
     user_agents: Buckets,
     addresses: Buckets,
+    newcomers: Buckets,
+    registrations: Buckets,
+    /// Open websockets of each address: no more entries than there are.
+    websockets: HashMap<Source, usize>,
+    websockets_max: usize,
 }
 
 impl Admission {
     pub(super) fn new(now: Now, limits: &Limits) -> Self {
         const SECOND: Duration = Duration::from_secs(1);
+        const MINUTE: Duration = Duration::from_secs(60);
         let buckets = |rate, period, burst| Buckets::new(Rate::new(rate, period, burst));
         Self {
             started: now.monotonic,
@@ -47,6 +55,18 @@ impl Admission {
                 SECOND,
                 limits.address_burst_max,
             ),
+            newcomers: buckets(
+                limits.newcomer_rate_per_min_max,
+                MINUTE,
+                limits.newcomer_burst_max,
+            ),
+            registrations: buckets(
+                limits.registration_rate_per_min_max,
+                MINUTE,
+                limits.registration_burst_max,
+            ),
+            websockets: HashMap::new(),
+            websockets_max: limits.websockets_per_address_max,
         }
     }
 
@@ -76,6 +96,49 @@ impl Admission {
         Ok(())
     }
 
+    /// A new subscription, and perhaps a new user agent with it. One that is refused takes no token.
+    fn count_registration(
+        &mut self,
+        now: Now,
+        source: Source,
+        is_newcomer: bool,
+    ) -> Result<(), TooManyNew> {
+        let at = self.since_start(now);
+        let wait = self.registrations.wait(&source, at);
+        free(wait).map_err(|_| TooManyNew::Subscriptions)?;
+        if is_newcomer {
+            let wait = self.newcomers.wait(&source, at);
+            free(wait).map_err(|_| TooManyNew::UserAgents)?;
+            self.newcomers.take(&source, at);
+        }
+        self.registrations.take(&source, at);
+        Ok(())
+    }
+
+    /// Whether an address may open another websocket.
+    pub(super) fn has_room_for_websocket(&self, source: Option<Source>) -> bool {
+        let open = source.and_then(|source| self.websockets.get(&source));
+        open.is_none_or(|open| *open < self.websockets_max)
+    }
+
+    pub(super) fn websocket_opened(&mut self, source: Option<Source>) {
+        if let Some(source) = source {
+            let open = self.websockets.entry(source).or_default();
+            *open = open.saturating_add(1);
+        }
+    }
+
+    pub(super) fn websocket_closed(&mut self, source: Option<Source>) {
+        let Some(source) = source else { return };
+        let Some(open) = self.websockets.get_mut(&source) else {
+            return;
+        };
+        *open = open.saturating_sub(1);
+        if *open == 0 {
+            self.websockets.remove(&source);
+        }
+    }
+
     fn since_start(&self, now: Now) -> Duration {
         now.monotonic.saturating_duration_since(self.started)
     }
@@ -84,6 +147,11 @@ impl Admission {
 enum TooFast {
     Subscription,
     UserAgent,
+}
+
+enum TooManyNew {
+    Subscriptions,
+    UserAgents,
 }
 
 impl Engine {
@@ -116,6 +184,48 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Whether a user agent may make a subscription now. One that it has is made again for nothing; with
+    /// its first it becomes one that must be remembered.
+    pub(super) fn admit_registration(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        channel: ChannelId,
+    ) -> bool {
+        let Some(session) = self.sessions.get(&id) else {
+            return true;
+        };
+        let channels = session.agent().map(|agent| &agent.channels);
+        let is_known = channels.is_some_and(|channels| channels.contains(channel));
+        let is_newcomer = channels.is_none_or(Channels::is_empty);
+        let Some(source) = self.access.source(session.peer).filter(|_| !is_known) else {
+            return true;
+        };
+        let counters = &mut self.desk.out.counters;
+        match self.admission.count_registration(now, source, is_newcomer) {
+            Ok(()) => return true,
+            Err(TooManyNew::Subscriptions) => {
+                Counters::add(&mut counters.registrations_over_address_rate);
+            }
+            Err(TooManyNew::UserAgents) => {
+                Counters::add(&mut counters.newcomers_over_address_rate);
+            }
+        }
+        false
+    }
+
+    pub(super) const fn turned_away(&mut self, why: TurnedAway) {
+        let counters = &mut self.desk.out.counters;
+        match why {
+            TurnedAway::TooMany => Counters::add(&mut counters.connections_over_max),
+            TurnedAway::TooManyOfAddress => {
+                Counters::add(&mut counters.connections_over_address_max);
+            }
+        }
+    }
+}
+
 const fn free(wait: Duration) -> Result<(), Duration> {
     if wait.is_zero() { Ok(()) } else { Err(wait) }
 }
@@ -131,7 +241,9 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
+    use crate::engine::Input;
     use crate::engine::testing::{Out, Table};
+    use crate::model::store::StoreReply;
 
     /// Four a second and three at once for a subscription, with room above.
     fn limits() -> Limits {
@@ -271,6 +383,128 @@ mod tests {
             assert_eq!(post(&mut table, &endpoint), ACCEPTED);
         }
         assert_eq!(post(&mut table, &endpoint), refused(1, SUBSCRIPTION));
+    }
+
+    /// Registers; the status, and the endpoint that must be there with 200.
+    fn register(table: &mut Table, session: u64, channel: u8) -> u64 {
+        let id = crate::engine::testing::channel_id(channel).uuid();
+        let text = format!(r#"{{"messageType":"register","channelID":"{id}"}}"#);
+        let outs = match table.say(session, &text).as_slice() {
+            [Out::Paused(_)] => table.stored(vec![StoreReply::Subscribed(true)]),
+            [Out::Sent(to, answer)] => vec![Out::Sent(*to, answer.clone())],
+            other => panic!("{other:?}"),
+        };
+        let Some(Out::Sent(_, answer)) = outs.first() else {
+            panic!("{outs:?}");
+        };
+        let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+        let status = answer["status"].as_u64().unwrap();
+        let has_endpoint = !answer["pushEndpoint"].as_str().unwrap().is_empty();
+        assert_eq!(has_endpoint, status == 200);
+        assert_eq!(answer["channelID"], id.to_string());
+        status
+    }
+
+    #[test]
+    fn address_takes_its_burst_of_registrations_and_then_its_rate() {
+        let limits = Limits {
+            registration_rate_per_min_max: 2,
+            registration_burst_max: 3,
+            ..Limits::default()
+        };
+        let mut table = table(limits);
+        let (one, _) = table.newcomer();
+        let (other, _) = table.newcomer();
+        assert_eq!(register(&mut table, one, 1), 200);
+        assert_eq!(register(&mut table, other, 1), 200);
+        assert_eq!(register(&mut table, one, 2), 200);
+        assert_eq!(register(&mut table, one, 3), 429);
+        assert_eq!(register(&mut table, one, 1), 200, "it is there");
+        assert_eq!(table.snapshot().counters.registrations_over_address_rate, 1);
+        table.pass(Duration::from_millis(29_999));
+        assert_eq!(register(&mut table, one, 3), 429);
+        table.pass(Duration::from_millis(1));
+        assert_eq!(register(&mut table, one, 3), 200);
+        // Elsewhere nobody has registered.
+        table.peer = IpAddr::from([192, 168, 1, 6]);
+        let (elsewhere, _) = table.newcomer();
+        assert_eq!(register(&mut table, elsewhere, 1), 200);
+    }
+
+    #[test]
+    fn address_takes_its_burst_of_new_user_agents_and_those_that_are_known_go_on() {
+        let limits = Limits {
+            newcomer_rate_per_min_max: 1,
+            newcomer_burst_max: 2,
+            ..Limits::default()
+        };
+        let mut table = table(limits);
+        let sessions = [(); 3].map(|()| table.newcomer().0);
+        assert_eq!(register(&mut table, sessions[0], 1), 200);
+        assert_eq!(register(&mut table, sessions[1], 1), 200);
+        for _ in 0..9 {
+            assert_eq!(register(&mut table, sessions[2], 1), 429);
+        }
+        assert_eq!(table.snapshot().counters.newcomers_over_address_rate, 9);
+        assert_eq!(register(&mut table, sessions[0], 2), 200);
+        table.pass(Duration::from_secs(60));
+        table.stored(vec![StoreReply::Expired(0)]);
+        assert_eq!(register(&mut table, sessions[2], 1), 200);
+        // The board itself has no such limit.
+        table.peer = IpAddr::from([127, 0, 0, 1]);
+        for _ in 0..9 {
+            let (session, _) = table.newcomer();
+            assert_eq!(register(&mut table, session, 1), 200);
+        }
+    }
+
+    #[test]
+    fn address_has_as_many_websockets_as_it_may_and_one_more_when_one_ends() {
+        let limits = Limits {
+            websockets_per_address_max: 2,
+            ..Limits::default()
+        };
+        let mut table = table(limits);
+        let first = table.open();
+        assert_eq!(table.handshake("/").status, 101);
+        let (second, _) = table.newcomer();
+        let refused = table.handshake("/");
+        assert_eq!(refused.status, 429);
+        let retry = ("Retry-After", "60".to_owned());
+        assert!(refused.headers.contains(&retry), "{refused:?}");
+        assert!(
+            refused
+                .body
+                .contains("Too many websockets are open from this address")
+        );
+        assert_eq!(table.snapshot().counters.websockets_over_address_max, 1);
+        table.peer = IpAddr::from([192, 168, 1, 6]);
+        assert_eq!(table.handshake("/").status, 101);
+
+        table.peer = crate::engine::testing::PEER;
+        let session = SessionId(first);
+        table.input(Input::Gone { session });
+        table.input(Input::Gone { session });
+        assert_eq!(table.handshake("/").status, 101);
+        table.open();
+        assert_eq!(table.handshake("/").status, 429);
+        let session = SessionId(second);
+        table.input(Input::Gone { session });
+        assert_eq!(table.handshake("/").status, 101);
+        // Closed by us: it is free as well, and nothing is remembered of an address without any.
+        table.pass(Duration::from_secs(60));
+        assert!(table.engine.admission.websockets.is_empty());
+    }
+
+    #[test]
+    fn connection_that_was_turned_away_is_counted() {
+        let mut table = Table::new();
+        table.input(Input::TurnedAway(TurnedAway::TooMany));
+        table.input(Input::TurnedAway(TurnedAway::TooManyOfAddress));
+        table.input(Input::TurnedAway(TurnedAway::TooManyOfAddress));
+        let counters = table.snapshot().counters;
+        assert_eq!(counters.connections_over_max, 1);
+        assert_eq!(counters.connections_over_address_max, 2);
     }
 
     #[test]

@@ -73,8 +73,22 @@ pub struct Counters {
     pub messages_expired: u64,
     /// Subscriptions made.
     pub registrations: u64,
+    /// Registrations refused because the user agent has as many subscriptions as it may.
+    pub registrations_over_user_agent_max: u64,
+    /// Registrations refused because too many came from one address.
+    pub registrations_over_address_rate: u64,
+    /// Registrations of new user agents refused because too many of them came from one address.
+    pub newcomers_over_address_rate: u64,
     /// Subscriptions ended.
     pub unregistrations: u64,
+    /// Websockets refused because of where the user agent is.
+    pub websockets_forbidden: u64,
+    /// Websockets refused because too many are open from one address.
+    pub websockets_over_address_max: u64,
+    /// Connections turned away because too many are open.
+    pub connections_over_max: u64,
+    /// Connections turned away because too many are open from one address.
+    pub connections_over_address_max: u64,
     /// Websockets closed for a fault of the user agent.
     pub websockets_faulted: u64,
     /// Websockets closed because they fell silent.

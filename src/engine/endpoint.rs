@@ -1,9 +1,11 @@
 //! What an HTTP request comes to: a push message, a version update, a deletion, a websocket, or a
 //! refusal.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::agent::{Agent, Post};
+use super::counters::Counters;
 use super::outbox::{Acceptance, Fate, Waiting};
 use super::session::Session;
 use super::{Engine, Output, RequestId, Stop};
@@ -74,16 +76,28 @@ impl Engine {
     /// A websocket may be opened on any path that is not used otherwise.
     fn other(&mut self, request: RequestId, head: &Request) {
         let known_url = self.desk.public_url.is_some() || head.base_url.is_some();
+        let source = self.access.source(head.peer);
         match (head.upgrade, head.path.as_str()) {
             (Upgrade::BadWebsocket, _) => self.refuse(request, Problem::BadHandshake),
-            (Upgrade::Websocket, _) if !self.access.allows(head.peer) => {
-                self.refuse(request, Problem::WebsocketForbidden);
+            (Upgrade::Websocket, path) if !self.may_join(head.peer, path) => {
+                Counters::add(&mut self.desk.out.counters.websockets_forbidden);
+                self.respond(request, Problem::WebsocketForbidden.into());
             }
             (Upgrade::Websocket, _) if !known_url => self.refuse(request, Problem::BadHost),
+            (Upgrade::Websocket, _) if !self.admission.has_room_for_websocket(source) => {
+                Counters::add(&mut self.desk.out.counters.websockets_over_address_max);
+                self.respond(request, Problem::TooManyWebsockets.into());
+            }
             (Upgrade::Websocket, _) => self.respond(request, Response::empty(101)),
             (Upgrade::None, "/") => self.respond(request, Response::not_a_website()),
             (Upgrade::None, _) => self.refuse(request, Problem::NoSuchRoute),
         }
+    }
+
+    /// Whether a user agent may connect from there, or by this path, which starts with a slash.
+    fn may_join(&self, peer: IpAddr, path: &str) -> bool {
+        let first = path.split('/').nth(1).unwrap_or_default();
+        self.access.admits(first) || self.access.allows(peer)
     }
 
     /// The subscription behind a token, if it belongs on this kind of path.

@@ -65,12 +65,23 @@ pub enum Input<'a> {
         /// What it asks.
         head: Box<Request>,
     },
+    /// A connection was turned away before it could say anything. It is only counted.
+    TurnedAway(TurnedAway),
     /// Replies of the storage thread, in the order of their operations.
     Stored(Vec<StoreReply>),
     /// [`Engine::next_deadline`](super::Engine::next_deadline) has passed. Harmless when early or repeated.
     Timeout,
     /// The process is asked to end. [`Output::Stopped`] follows.
     Stop,
+}
+
+/// Why a connection was turned away.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TurnedAway {
+    /// Too many are open.
+    TooMany,
+    /// Too many are open from its address.
+    TooManyOfAddress,
 }
 
 /// A websocket that has opened.

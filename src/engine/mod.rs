@@ -47,7 +47,7 @@ use crate::model::time::Now;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 
-pub use event::{CloseReason, Input, Opening, Output, RequestId, SessionId, Violation};
+pub use event::{CloseReason, Input, Opening, Output, RequestId, SessionId, TurnedAway, Violation};
 
 /// How often expired messages are swept from flash. A message is never *delivered* after its TTL;
 /// this only makes room.
@@ -138,6 +138,7 @@ impl Engine {
             Input::AllSent { session } => self.session_all_sent(now, session),
             Input::Gone { session } => self.session_gone(session),
             Input::Request { request, head } => self.request(now, request, *head),
+            Input::TurnedAway(why) => self.turned_away(why),
             Input::Stored(replies) => self.stored(now, replies),
             Input::Timeout => self.timeout(now),
             Input::Stop => self.begin_stop(now),

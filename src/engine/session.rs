@@ -4,6 +4,7 @@
 
 mod acking;
 mod subscribing;
+mod urgency;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -17,7 +18,6 @@ use super::outbox::Waiting;
 use super::{CloseReason, Engine, Opening, Output, SessionId, Stop};
 use crate::model::dialect::Dialect;
 use crate::model::ids::Uaid;
-use crate::model::message::Urgency;
 use crate::model::store::{StoreOp, Subscription};
 use crate::model::time::Now;
 use crate::model::wakeup::Wakeup;
@@ -152,6 +152,7 @@ impl Engine {
         };
         let at = now.monotonic.checked_add(timeout);
         self.deadlines.set(id, &mut session.alarm, at);
+        self.admission.websocket_opened(self.access.source(peer));
         self.sessions.insert(id, session);
     }
 
@@ -199,7 +200,7 @@ impl Engine {
                 self.acks(now, id, &updates);
             }
             (State::Identified(_), ClientMessage::Register { channel, key }) => {
-                self.webpush_register(id, channel, key);
+                self.webpush_register(now, id, channel, key);
             }
             (State::Identified(_), ClientMessage::Unregister { channel }) => {
                 self.unregister(id, channel, server_message::dashed(channel).into());
@@ -212,17 +213,6 @@ impl Engine {
             (State::Identified(_), ClientMessage::BroadcastSubscribe) => {}
             // The caller has been told to pause, or the websocket is about to be closed.
             (State::Loading { .. } | State::Leaving(..), _) => {}
-        }
-    }
-
-    /// A user agent that runs low on battery wants only what is urgent, for as long as it says so.
-    fn set_urgency(&mut self, now: Now, id: SessionId, min: Option<Urgency>) {
-        self.desk
-            .out
-            .send(id, server_message::urgency(min.is_some()));
-        let agent = self.sessions.get_mut(&id).and_then(Session::agent_mut);
-        if let (Some(agent), Some(min)) = (agent, min) {
-            agent.set_urgency_min(min, now, &mut self.desk);
         }
     }
 
@@ -470,6 +460,8 @@ impl Engine {
     fn remove_session(&mut self, id: SessionId) -> Option<Session> {
         self.leave(id, CloseReason::GoingAway);
         let mut session = self.sessions.remove(&id)?;
+        let source = self.access.source(session.peer);
+        self.admission.websocket_closed(source);
         self.deadlines.set(id, &mut session.alarm, None);
         Some(session)
     }

@@ -228,6 +228,22 @@ impl Table {
         path: &str,
         headers: PushHeaders,
     ) -> (u64, Vec<Out>) {
+        self.ask(method, path, headers, Upgrade::None)
+    }
+
+    /// Asks for a websocket; the answer.
+    pub(super) fn handshake(&mut self, path: &str) -> Response {
+        let (request, _) = self.ask("GET", path, PushHeaders::default(), Upgrade::Websocket);
+        self.responses[&request].clone()
+    }
+
+    fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: PushHeaders,
+        upgrade: Upgrade,
+    ) -> (u64, Vec<Out>) {
         let id = self.name();
         let head = Request {
             peer: self.peer,
@@ -235,7 +251,7 @@ impl Table {
             path: path.to_owned(),
             query: None,
             base_url: BaseUrl::of_host(Scheme::Http, self.reached_by),
-            upgrade: Upgrade::None,
+            upgrade,
             headers,
             body: Body::Whole(Vec::new()),
         };

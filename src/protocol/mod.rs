@@ -1,6 +1,7 @@
 //! Wire text to [`model`](crate::model) types and back. Pure functions of their arguments.
 
 pub mod client_message;
+pub mod forwarded;
 pub mod http;
 pub mod keyring;
 pub mod origin;

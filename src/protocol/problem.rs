@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::model::limits::{QUEUE_RETRY_AFTER_SECS, STORAGE_RETRY_AFTER_SECS};
+use crate::model::limits::{
+    QUEUE_RETRY_AFTER_SECS, STORAGE_RETRY_AFTER_SECS, WEBSOCKETS_RETRY_AFTER_SECS,
+};
 
 /// Why a request was refused.
 ///
@@ -64,6 +66,7 @@ pub enum Problem {
     BodyIncomplete,
     // The websocket.
     WebsocketForbidden,
+    TooManyWebsockets,
     BadHost,
     BadHandshake,
     PlainConnection,
@@ -197,8 +200,12 @@ impl Problem {
             Self::BodyIncomplete => ours(408, "The request's body did not arrive in time"),
             Self::WebsocketForbidden => ours(
                 403,
-                "User agents may not connect from this address; see access.websocket_from in the \
-                 configuration",
+                "User agents may not connect from this address without a join token; see \
+                 access.websocket_from and access.join_tokens in the configuration",
+            ),
+            Self::TooManyWebsockets => ours(
+                429,
+                "Too many websockets are open from this address; connect again when one has ended",
             ),
             Self::BadHost => ours(400, "The Host header is missing or is not a host name"),
             Self::BadHandshake => ours(
@@ -247,6 +254,9 @@ impl Problem {
         | Self::AddressTooFast(secs) = self
         {
             return Some(secs);
+        }
+        if let Self::TooManyWebsockets = self {
+            return Some(WEBSOCKETS_RETRY_AFTER_SECS);
         }
         match self.wire().status {
             429 => Some(QUEUE_RETRY_AFTER_SECS),
