@@ -40,7 +40,14 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 5] = ["access", "limits", "simplepush", "tls", "vapid"];
+pub(super) const TABLES: [&str; 6] = [
+    "access",
+    "limits",
+    "simplepush",
+    "tls",
+    "unifiedpush",
+    "vapid",
+];
 
 /// The key of this name in this table.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
@@ -56,7 +63,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 36] = [
+pub(super) static KEYS: [Key; 38] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -105,6 +112,16 @@ pub(super) static KEYS: [Key; 36] = [
         table: "tls",
         name: "only",
         kind: Kind::Switch(|config, on| config.tls.only = on),
+    },
+    Key {
+        table: "unifiedpush",
+        name: "lenient",
+        kind: Kind::Switch(|config, on| config.unifiedpush.lenient = on),
+    },
+    Key {
+        table: "unifiedpush",
+        name: "matrix",
+        kind: Kind::Switch(|config, on| config.unifiedpush.matrix = on),
     },
     Key {
         table: "vapid",

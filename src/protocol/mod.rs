@@ -3,9 +3,13 @@
 pub mod client_message;
 pub mod http;
 pub mod keyring;
+pub mod matrix;
+pub mod monitoring;
 pub mod origin;
 pub mod problem;
 pub mod push_request;
+pub mod registration;
+pub mod route;
 pub mod server_message;
 pub mod simplepush_message;
 pub mod update_request;
