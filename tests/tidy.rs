@@ -73,7 +73,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("toml::", &["config/document.rs"], "ask the document"),
     (
         "thread::Builder",
-        &["io/console/", "io/storage_thread.rs", "io/tls.rs"],
+        &["io/console/", "io/storage_thread.rs", "io/aside.rs"],
         "everything else is on one thread",
     ),
     ("smol::spawn", &[], "spawn on the gateway's own executor"),

@@ -29,6 +29,12 @@ pub(super) enum Kind {
         numbers: &'static [u64],
         set: fn(&mut Config, u64),
     },
+    /// A whole number within bounds, both included, that is no limit.
+    Whole {
+        min: u64,
+        max: u64,
+        set: fn(&mut Config, u64),
+    },
     /// A list of networks.
     Networks(fn(&mut Config, Vec<Network>)),
     /// A whole number within bounds, both included.
@@ -40,7 +46,14 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 5] = ["access", "limits", "simplepush", "tls", "vapid"];
+pub(super) const TABLES: [&str; 6] = [
+    "access",
+    "broadcasts",
+    "limits",
+    "simplepush",
+    "tls",
+    "vapid",
+];
 
 /// The key of this name in this table.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
@@ -56,7 +69,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 36] = [
+pub(super) static KEYS: [Key; 39] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -67,6 +80,25 @@ pub(super) static KEYS: [Key; 36] = [
         table: "access",
         name: "websocket_from",
         kind: Kind::Networks(|c, networks| c.access.websocket_from = networks),
+    },
+    Key {
+        table: "broadcasts",
+        name: "url",
+        kind: Kind::Text(values::set_broadcasts_url),
+    },
+    Key {
+        table: "broadcasts",
+        name: "file",
+        kind: Kind::Text(values::set_broadcasts_file),
+    },
+    Key {
+        table: "broadcasts",
+        name: "poll_secs",
+        kind: Kind::Whole {
+            min: 1,
+            max: 86_400,
+            set: |c, n| c.broadcasts.poll = secs(n),
+        },
     },
     Key {
         table: "simplepush",
@@ -260,6 +292,8 @@ mod tests {
                 let config = Config::default();
                 let unset = match name {
                     "public_url" => config.public_url.is_none(),
+                    "url" => config.broadcasts.url.is_none(),
+                    "file" => config.broadcasts.file.is_none(),
                     "udp_proxy" => config.simplepush.udp_proxy.is_none(),
                     "certificate" => config.tls.certificate.is_none(),
                     "key" => config.tls.key.is_none(),
@@ -295,7 +329,11 @@ mod tests {
     fn every_number_is_taken_at_its_bounds_and_refused_past_them() {
         let numbers = KEYS.iter().filter_map(|key| match key.kind {
             Kind::Number { min, max, .. } => Some((key.name, min, max)),
-            Kind::Text(_) | Kind::Switch(_) | Kind::OneOf { .. } | Kind::Networks(_) => None,
+            Kind::Text(_)
+            | Kind::Switch(_)
+            | Kind::OneOf { .. }
+            | Kind::Whole { .. }
+            | Kind::Networks(_) => None,
         });
         let (mut lowest, mut highest) = ("[limits]\n".to_owned(), "[limits]\n".to_owned());
         let mut past = 0;

@@ -2,6 +2,7 @@
 //!
 //! Nothing is decided here: what happens is given to the engine, what it asks for is done.
 
+mod aside;
 pub mod clock;
 pub mod connect;
 pub mod console;

@@ -1,5 +1,6 @@
 //! Wire text to [`model`](crate::model) types and back. Pure functions of their arguments.
 
+pub mod broadcast_list;
 pub mod client_message;
 pub mod http;
 pub mod keyring;
