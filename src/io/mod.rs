@@ -2,6 +2,8 @@
 //!
 //! Nothing is decided here: what happens is given to the engine, what it asks for is done.
 
+pub mod agent_socket;
+pub mod client;
 pub mod clock;
 pub mod console;
 pub mod data_directory;
@@ -9,9 +11,12 @@ pub mod descriptors;
 pub mod entropy;
 pub mod gateway;
 pub mod http;
+pub mod http_client;
 pub mod key_file;
 pub mod listener;
 mod mailbox;
+pub mod private_file;
+pub mod process;
 pub mod signals;
 pub mod storage_thread;
 mod websocket;
