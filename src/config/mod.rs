@@ -113,7 +113,7 @@ impl Default for Config {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Broadcasts {
     /// A server that has them in the megaphone's form.
-    pub url: Option<Box<str>>,
+    pub url: Option<PublicUrl>,
     /// A file that has them in the same form.
     pub file: Option<PathBuf>,
     /// How often that is looked at.

@@ -87,7 +87,7 @@ pub(super) fn set_offline_status(config: &mut Config, number: u64) {
 
 pub(super) fn set_broadcasts_url(config: &mut Config, text: &str) -> Result<(), String> {
     let url = PublicUrl::new(text).map_err(|error| error.to_string())?;
-    config.broadcasts.url = Some(url.as_str().into());
+    config.broadcasts.url = Some(url);
     Ok(())
 }
 
