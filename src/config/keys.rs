@@ -29,6 +29,12 @@ pub(super) enum Kind {
         numbers: &'static [u64],
         set: fn(&mut Config, u64),
     },
+    /// A whole number within bounds, both included, that is no limit.
+    Whole {
+        min: u64,
+        max: u64,
+        set: fn(&mut Config, u64),
+    },
     /// A list of networks.
     Networks(fn(&mut Config, Vec<Network>)),
     /// A whole number within bounds, both included.
@@ -40,8 +46,9 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 6] = [
+pub(super) const TABLES: [&str; 7] = [
     "access",
+    "broadcasts",
     "limits",
     "simplepush",
     "tls",
@@ -63,7 +70,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 38] = [
+pub(super) static KEYS: [Key; 41] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -74,6 +81,25 @@ pub(super) static KEYS: [Key; 38] = [
         table: "access",
         name: "websocket_from",
         kind: Kind::Networks(|c, networks| c.access.websocket_from = networks),
+    },
+    Key {
+        table: "broadcasts",
+        name: "url",
+        kind: Kind::Text(values::set_broadcasts_url),
+    },
+    Key {
+        table: "broadcasts",
+        name: "file",
+        kind: Kind::Text(values::set_broadcasts_file),
+    },
+    Key {
+        table: "broadcasts",
+        name: "poll_secs",
+        kind: Kind::Whole {
+            min: 1,
+            max: 86_400,
+            set: |c, n| c.broadcasts.poll = secs(n),
+        },
     },
     Key {
         table: "simplepush",
@@ -277,6 +303,8 @@ mod tests {
                 let config = Config::default();
                 let unset = match name {
                     "public_url" => config.public_url.is_none(),
+                    "url" => config.broadcasts.url.is_none(),
+                    "file" => config.broadcasts.file.is_none(),
                     "udp_proxy" => config.simplepush.udp_proxy.is_none(),
                     "certificate" => config.tls.certificate.is_none(),
                     "key" => config.tls.key.is_none(),
@@ -312,7 +340,11 @@ mod tests {
     fn every_number_is_taken_at_its_bounds_and_refused_past_them() {
         let numbers = KEYS.iter().filter_map(|key| match key.kind {
             Kind::Number { min, max, .. } => Some((key.name, min, max)),
-            Kind::Text(_) | Kind::Switch(_) | Kind::OneOf { .. } | Kind::Networks(_) => None,
+            Kind::Text(_)
+            | Kind::Switch(_)
+            | Kind::OneOf { .. }
+            | Kind::Whole { .. }
+            | Kind::Networks(_) => None,
         });
         let (mut lowest, mut highest) = ("[limits]\n".to_owned(), "[limits]\n".to_owned());
         let mut past = 0;

@@ -10,6 +10,7 @@ mod values;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log::LevelFilter;
 
@@ -48,6 +49,8 @@ pub struct Config {
     pub durability: Durability,
     /// Who may open a websocket.
     pub access: Access,
+    /// Where broadcasts come from.
+    pub broadcasts: Broadcasts,
     /// What may be chosen about SimplePush.
     pub simplepush: SimplePush,
     /// Whether the push port takes TLS.
@@ -100,11 +103,33 @@ impl Default for Config {
             log: LevelFilter::Info,
             durability: Durability::default(),
             access: Access::default(),
+            broadcasts: Broadcasts::default(),
             simplepush: SimplePush::default(),
             tls: Tls::default(),
             unifiedpush: UnifiedPush::default(),
             vapid_clock: ClockTrust::default(),
             limits: Limits::default(),
+        }
+    }
+}
+
+/// Where broadcasts come from: one of the two, or nowhere.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Broadcasts {
+    /// A server that has them in the megaphone's form.
+    pub url: Option<PublicUrl>,
+    /// A file that has them in the same form.
+    pub file: Option<PathBuf>,
+    /// How often that is looked at.
+    pub poll: Duration,
+}
+
+impl Default for Broadcasts {
+    fn default() -> Self {
+        Self {
+            url: None,
+            file: None,
+            poll: Duration::from_secs(30),
         }
     }
 }
@@ -128,8 +153,6 @@ pub struct Flags {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use crate::model::access::Network;
 
     use super::*;
@@ -156,6 +179,9 @@ mod tests {
             durability = "relaxed"
             [access]
             websocket_from = ["private", "203.0.113.0/24"]
+            [broadcasts]
+            file = "broadcasts.json"
+            poll_secs = 5
             [simplepush]
             offline_status = 200
             udp_wakeup = true
@@ -194,6 +220,11 @@ mod tests {
         };
         let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();
         expected.access.websocket_from.push(block);
+        expected.broadcasts = Broadcasts {
+            url: None,
+            file: Some(PathBuf::from("broadcasts.json")),
+            poll: Duration::from_secs(5),
+        };
         expected.simplepush = SimplePush {
             offline_status: 200,
             udp_wakeup: true,
@@ -275,6 +306,10 @@ mod tests {
             (
                 "[limits]\nbytes_per_user_agent_max = 20_001\nstored_bytes_max = 20_000",
                 "/etc/edgepush.toml:2: bytes_per_user_agent_max is 20001; it must be at most stored_bytes_max, which is 20000",
+            ),
+            (
+                "[broadcasts]\nurl = \"http://h/b\"\nfile = \"b.json\"",
+                "/etc/edgepush.toml:3: url and file are both set; broadcasts come from one of them",
             ),
             (
                 "console = \":8090\"",

@@ -9,6 +9,7 @@
 
 mod agent;
 mod authorization;
+mod broadcasts;
 mod channels;
 pub mod counters;
 mod deadlines;
@@ -32,6 +33,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use authorization::VerifiedTokens;
+use broadcasts::Broadcasts;
 use counters::Snapshot;
 use deadlines::Deadlines;
 use desk::Desk;
@@ -75,6 +77,7 @@ pub struct Engine {
     /// Held messages by the end of their window. All windows are equally long, so it is in order.
     windows: VecDeque<(Instant, SessionId, MessageId)>,
     sleep: Sleep,
+    broadcasts: Broadcasts,
     sweep_at: Option<Instant>,
     save_time_at: Option<Instant>,
     storage_fault: Option<StoreError>,
@@ -120,6 +123,7 @@ impl Engine {
             verified: VerifiedTokens::default(),
             windows: VecDeque::new(),
             sleep: Sleep::new(),
+            broadcasts: Broadcasts::default(),
             sweep_at: now.monotonic.checked_add(SWEEP_INTERVAL),
             save_time_at: now.monotonic.checked_add(SAVE_TIME_INTERVAL),
             storage_fault: None,
@@ -141,6 +145,7 @@ impl Engine {
             Input::AllSent { session } => self.session_all_sent(now, session),
             Input::Gone { session } => self.session_gone(session),
             Input::Request { request, head } => self.request(now, request, *head),
+            Input::Broadcasts(versions) => self.broadcasts_read(versions),
             Input::Stored(replies) => self.stored(now, replies),
             Input::Timeout => self.timeout(now),
             Input::Stop => self.begin_stop(now),

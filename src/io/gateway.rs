@@ -16,7 +16,7 @@ use super::console::SnapshotRequest;
 use super::datagrams::Datagrams;
 use super::http::Opened;
 use super::mailbox::Mailbox;
-use super::wakeup_proxy;
+use super::wakeup_proxy::WakeupProxy;
 use crate::engine::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId};
 use crate::model::limits::Limits;
 use crate::model::store::{StoreOp, StoreReply};
@@ -32,6 +32,7 @@ pub struct Gateway {
     requests: RefCell<HashMap<RequestId, Rc<Mailbox<Response>>>>,
     store: Sender<Vec<StoreOp>>,
     datagrams: Datagrams,
+    wakeup_proxy: Rc<WakeupProxy>,
     /// What the timer sleeps for; `None`: nothing.
     armed: Cell<Option<Instant>>,
     sooner: Mailbox<()>,
@@ -72,6 +73,7 @@ impl Gateway {
             requests: RefCell::default(),
             store,
             datagrams: Datagrams::default(),
+            wakeup_proxy: Rc::new(WakeupProxy::new()),
             armed: Cell::new(None),
             sooner: Mailbox::new(),
             stopped: Mailbox::new(),
@@ -138,7 +140,8 @@ impl Gateway {
             }
             Output::Datagram { to } => self.datagrams.send(to),
             Output::AskProxy { url, wakeup } => {
-                self.spawn(wakeup_proxy::ask(url, wakeup));
+                let proxy = Rc::clone(&self.wakeup_proxy);
+                self.spawn(async move { proxy.ask(&url, &wakeup).await });
             }
             Output::Store(operation) => operations.push(operation),
             Output::Stopped => self.stopped.put(()),

@@ -508,7 +508,7 @@ impl World {
                 self.checker
                     .sent(&mut socket.log, *channel, version, body.as_deref(), now);
             }
-            Frame::Pong => {}
+            Frame::NoBroadcast | Frame::Pong => {}
         }
         socket.unsent.push_back(Down::Frame(frame));
     }
