@@ -9,13 +9,16 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 use simple_logger::SimpleLogger;
+use smol::channel::Receiver;
 use smol::net::TcpListener;
 use smol::{LocalExecutor, Timer};
 
 use crate::config::Config;
 use crate::engine::{Engine, Input, Settings};
+use crate::io::broadcast_source::BroadcastSource;
 use crate::io::clock::Clock;
-use crate::io::console::{Console, ConsoleError, Facts};
+use crate::io::connect::Connector;
+use crate::io::console::{Console, ConsoleError, Facts, SnapshotRequest};
 use crate::io::data_directory::{DataDirectory, DataDirectoryError};
 use crate::io::gateway::Gateway;
 use crate::io::key_file::{self, KeyFileError};
@@ -29,6 +32,7 @@ use crate::model::store::Opened;
 use crate::model::time::Now;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
+use crate::protocol::peer_url::{PeerUrl, PeerUrlError};
 use crate::storage::{self, FreshDatabase, OpenError, Store, Synchronous};
 
 /// Longest that ending may take: systemd and people wait. What is not committed by then is not
@@ -90,10 +94,7 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
             directory.path().display()
         );
 
-        let answering = Rc::clone(&gateway);
-        gateway.spawn(async move { answering.run_snapshots(asked).await });
-        // The engine may have asked for something already.
-        gateway.turn(Input::Timeout);
+        begin(&gateway, &config, asked)?;
         let tls = tls.map(|(tls, signals)| {
             gateway.spawn(Rc::clone(&tls).run_reloads(signals));
             tls
@@ -109,6 +110,22 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
         storage.stop();
         ended
     }))
+}
+
+/// Starts what goes on by itself.
+fn begin(
+    gateway: &Rc<Gateway>,
+    config: &Config,
+    snapshots: Receiver<SnapshotRequest>,
+) -> Result<(), ServeError> {
+    let answering = Rc::clone(gateway);
+    gateway.spawn(async move { answering.run_snapshots(snapshots).await });
+    if let Some(source) = broadcast_source(config)? {
+        gateway.spawn(source.run(Rc::clone(gateway), config.broadcasts.poll));
+    }
+    // The engine may have asked for something already.
+    gateway.turn(Input::Timeout);
+    Ok(())
 }
 
 /// Runs the tasks that everything hangs on until a signal comes, then ends in order: no more
@@ -151,6 +168,18 @@ async fn run(
     smol::future::or(serving, smol::future::or(storing, ticking)).await
 }
 
+fn broadcast_source(config: &Config) -> Result<Option<BroadcastSource>, ServeError> {
+    let broadcasts = &config.broadcasts;
+    Ok(match (&broadcasts.url, &broadcasts.file) {
+        (Some(url), _) => {
+            let url = PeerUrl::endpoint(url.as_str()).map_err(ServeError::Broadcasts)?;
+            Some(BroadcastSource::Url(url, Connector::new(None)))
+        }
+        (None, Some(file)) => Some(BroadcastSource::File(file.clone())),
+        (None, None) => None,
+    })
+}
+
 /// TLS as configured, if it is, and what tells it to read its files again.
 fn tls(config: &Config) -> Result<Option<(Rc<Tls>, ReloadSignals)>, ServeError> {
     let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) else {
@@ -176,6 +205,7 @@ fn engine(
         limits: config.limits.clone(),
         durability: config.durability,
         simplepush: config.simplepush.clone(),
+        unifiedpush: config.unifiedpush,
         public_url: config.public_url.as_ref().map(BaseUrl::configured),
         access: config.access.clone(),
         keyring,
@@ -276,6 +306,8 @@ pub enum ServeError {
     Tls(TlsError),
     /// The database.
     Store(OpenError),
+    /// The URL of the broadcasts.
+    Broadcasts(PeerUrlError),
     /// The push port.
     Listen(SocketAddr, io::Error),
     /// The operator's console.
@@ -302,6 +334,7 @@ impl fmt::Display for ServeError {
                 )
             }
             Self::Console(error) => error.fmt(f),
+            Self::Broadcasts(error) => write!(f, "broadcasts.url: {error}"),
             Self::RunsUsedUp => f.write_str("database has been started too often; move it away"),
             Self::StorageDied => f.write_str("storage thread died; see the log above"),
             Self::System(error) => write!(f, "the system refuses what the program needs: {error}"),

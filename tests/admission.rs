@@ -188,3 +188,55 @@ fn sender_that_floods_from_one_address_is_429_and_another_sender_is_not() {
     assert_eq!(assert_turned_away(refused, "from this address"), 1);
     assert_eq!(send("203.0.113.8").status, 201);
 }
+
+#[test]
+fn registrations_over_http_count_for_their_address_as_those_of_a_websocket_do() {
+    let gateway = Gateway::with_config(
+        "[access]\ntrusted_proxies = [\"127.0.0.1\"]\n\
+         [limits]\nnewcomer_rate_per_min_max = 1\nnewcomer_burst_max = 2\n",
+    );
+    let register = |from: &str| {
+        let headers = [("X-Forwarded-For", from)];
+        let path = "/v1/webpush/app/registration";
+        Http::connect(gateway.push).send("POST", path, &headers, b"{}")
+    };
+    for _ in 0..2 {
+        assert_eq!(register("192.168.1.5").status, 200);
+    }
+    let retry = assert_turned_away(&register("192.168.1.5"), "registrations from this address");
+    assert!((55..=60).contains(&retry), "{retry}");
+    let proxied = handshake("/", "X-Forwarded-For: 192.168.1.5\r\n");
+    let (mut agent, _) = UserAgent::connect_with(&gateway, &proxied);
+    agent.send_text(r#"{"messageType":"hello","use_webpush":true}"#);
+    agent.receive();
+    let text = format!(
+        r#"{{"messageType":"register","channelID":"{}"}}"#,
+        channel(1)
+    );
+    agent.send_text(&text);
+    assert_eq!(agent.receive()["status"], 429);
+    assert_eq!(register("192.168.1.6").status, 200);
+    gateway.wait_for_metric("edgepush_newcomers_over_address_rate_total", 2);
+    // Nobody outside registers by inventing where he is.
+    assert_eq!(register("192.168.1.7, 203.0.113.7").status, 403);
+}
+
+#[test]
+fn flooded_subscription_is_not_reached_by_way_of_the_matrix_gateway_either() {
+    let gateway = Gateway::with_config(
+        "[unifiedpush]\nmatrix = true\n\
+         [limits]\nsubscription_rate_per_sec_max = 1\nsubscription_burst_max = 1\n",
+    );
+    let mut agent = UserAgent::hello(&gateway, None);
+    let endpoint = format!("http://pi{}", agent.register(&channel(1)));
+    let body = serde_json::json!({"notification": {"devices": [{"pushkey": endpoint}]}});
+    let notify = || {
+        let path = "/_matrix/push/v1/notify";
+        Http::connect(gateway.push).send("POST", path, &[], body.to_string().as_bytes())
+    };
+    let answers: Vec<Answer> = (0..5).map(|_| notify()).collect();
+    assert_eq!(answers[0].status, 200, "{:?}", answers[0]);
+    let refused = answers.iter().find(|answer| answer.status != 200).unwrap();
+    assert_eq!(refused.status, 503, "a homeserver sends it again");
+    assert!(refused.header("retry-after").is_some());
+}

@@ -39,10 +39,17 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         "use ring::",
         &[
             "io/entropy.rs",
+            "protocol/encryption/",
             "protocol/keyring.rs",
+            "protocol/vapid_key.rs",
             "protocol/vapid_token.rs",
         ],
         "ask the keyring",
+    ),
+    (
+        "p256::",
+        &["protocol/encryption/keys.rs"],
+        "take a `PrivateKey` or a `PublicKey`",
     ),
     ("rusqlite", &["storage/"], "ask for a `StoreOp`"),
     (
@@ -52,12 +59,17 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "async_tungstenite",
-        &["io/websocket.rs", "io/http.rs", "daemon.rs"],
+        &[
+            "io/websocket.rs",
+            "io/http.rs",
+            "io/agent_socket.rs",
+            "daemon.rs",
+        ],
         "return an `Output`",
     ),
     (
         "hyper::",
-        &["io/http.rs"],
+        &["io/http.rs", "io/http_client.rs"],
         "handle a `Request` in the engine",
     ),
     (
@@ -73,7 +85,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("toml::", &["config/document.rs"], "ask the document"),
     (
         "thread::Builder",
-        &["io/console/", "io/storage_thread.rs", "io/tls.rs"],
+        &["io/console/", "io/storage_thread.rs", "io/aside.rs"],
         "everything else is on one thread",
     ),
     ("smol::spawn", &[], "spawn on the gateway's own executor"),

@@ -121,8 +121,12 @@ impl Reader<'_> {
                     .collect::<Vec<_>>()
                     .join(" or ");
                 let fits = |number: u64| numbers.contains(&number);
-                let set = |config: &mut Config, number| set(config, number);
                 self.read_number(key, value, &format!("must be {shape}"), fits, set);
+            }
+            Kind::Whole { min, max, set } => {
+                let shape = format!("must be a whole number from {min} to {max}");
+                let fits = |number: u64| (min..=max).contains(&number);
+                self.read_number(key, value, &shape, fits, set);
             }
             Kind::Number { min, max, set } => {
                 let shape = format!("must be a whole number from {min} to {max}");
@@ -298,12 +302,12 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_with_their_lines() {
-        let text = "board = \"pi\"\n[broadcasts]\npoll_secs = 3\n[upstream]\n\
+        let text = "board = \"pi\"\n[broadcasts]\npoll = 3\n[upstream]\n\
                     [access]\njoin_codes = []\n[limits]\nspeed = 1\n";
         assert_eq!(
             faults(text),
             "f:1: unknown key \"board\"\n\
-             f:2: unknown key \"broadcasts\"\n\
+             f:3: unknown key \"poll\" in [broadcasts]\n\
              f:4: unknown key \"upstream\"\n\
              f:6: unknown key \"join_codes\" in [access]\n\
              f:8: unknown key \"speed\" in [limits]"

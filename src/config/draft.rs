@@ -111,6 +111,13 @@ impl Draft {
                 "console and listen take the same port; change one of them".to_owned(),
             );
         }
+        let broadcasts = &self.config.broadcasts;
+        if broadcasts.url.is_some() && broadcasts.file.is_some() {
+            self.refuse_pair(
+                ["file", "url"],
+                "url and file are both set; broadcasts come from one of them".to_owned(),
+            );
+        }
         self.check_tls();
     }
 

@@ -30,6 +30,12 @@ pub(super) enum Kind {
         numbers: &'static [u64],
         set: fn(&mut Config, u64),
     },
+    /// A whole number within bounds, both included, that is no limit.
+    Whole {
+        min: u64,
+        max: u64,
+        set: fn(&mut Config, u64),
+    },
     /// A list of networks.
     Networks {
         may_be_empty: bool,
@@ -46,7 +52,15 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 5] = ["access", "limits", "simplepush", "tls", "vapid"];
+pub(super) const TABLES: [&str; 7] = [
+    "access",
+    "broadcasts",
+    "limits",
+    "simplepush",
+    "tls",
+    "unifiedpush",
+    "vapid",
+];
 
 /// The key of this name in this table.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
@@ -62,7 +76,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 52] = [
+pub(super) static KEYS: [Key; 57] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -88,6 +102,25 @@ pub(super) static KEYS: [Key; 52] = [
         kind: Kind::Networks {
             may_be_empty: true,
             set: |c, networks| c.access.trusted_proxies = networks,
+        },
+    },
+    Key {
+        table: "broadcasts",
+        name: "url",
+        kind: Kind::Text(values::set_broadcasts_url),
+    },
+    Key {
+        table: "broadcasts",
+        name: "file",
+        kind: Kind::Text(values::set_broadcasts_file),
+    },
+    Key {
+        table: "broadcasts",
+        name: "poll_secs",
+        kind: Kind::Whole {
+            min: 1,
+            max: 86_400,
+            set: |c, n| c.broadcasts.poll = secs(n),
         },
     },
     Key {
@@ -130,6 +163,16 @@ pub(super) static KEYS: [Key; 52] = [
         table: "tls",
         name: "only",
         kind: Kind::Switch(|config, on| config.tls.only = on),
+    },
+    Key {
+        table: "unifiedpush",
+        name: "lenient",
+        kind: Kind::Switch(|config, on| config.unifiedpush.lenient = on),
+    },
+    Key {
+        table: "unifiedpush",
+        name: "matrix",
+        kind: Kind::Switch(|config, on| config.unifiedpush.matrix = on),
     },
     Key {
         table: "vapid",
@@ -327,6 +370,8 @@ mod tests {
                 let config = Config::default();
                 let unset = match name {
                     "public_url" => config.public_url.is_none(),
+                    "url" => config.broadcasts.url.is_none(),
+                    "file" => config.broadcasts.file.is_none(),
                     "udp_proxy" => config.simplepush.udp_proxy.is_none(),
                     "certificate" => config.tls.certificate.is_none(),
                     "key" => config.tls.key.is_none(),
@@ -365,6 +410,7 @@ mod tests {
             Kind::Text(_)
             | Kind::Switch(_)
             | Kind::OneOf { .. }
+            | Kind::Whole { .. }
             | Kind::Networks { .. }
             | Kind::JoinTokens(_) => None,
         });

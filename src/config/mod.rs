@@ -10,6 +10,7 @@ mod values;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log::LevelFilter;
 
@@ -19,6 +20,7 @@ use crate::model::limits::Limits;
 use crate::model::public_url::PublicUrl;
 use crate::model::simplepush::SimplePush;
 use crate::model::time::ClockTrust;
+use crate::model::unifiedpush::UnifiedPush;
 
 pub use self::faults::Faults;
 
@@ -47,10 +49,14 @@ pub struct Config {
     pub durability: Durability,
     /// Who may open a websocket.
     pub access: Access,
+    /// Where broadcasts come from.
+    pub broadcasts: Broadcasts,
     /// What may be chosen about SimplePush.
     pub simplepush: SimplePush,
     /// Whether the push port takes TLS.
     pub tls: Tls,
+    /// What may be chosen about UnifiedPush.
+    pub unifiedpush: UnifiedPush,
     /// When VAPID tokens are refused by their expiry.
     pub vapid_clock: ClockTrust,
     /// The numbers that may be tuned.
@@ -97,10 +103,33 @@ impl Default for Config {
             log: LevelFilter::Info,
             durability: Durability::default(),
             access: Access::default(),
+            broadcasts: Broadcasts::default(),
             simplepush: SimplePush::default(),
             tls: Tls::default(),
+            unifiedpush: UnifiedPush::default(),
             vapid_clock: ClockTrust::default(),
             limits: Limits::default(),
+        }
+    }
+}
+
+/// Where broadcasts come from: one of the two, or nowhere.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Broadcasts {
+    /// A server that has them in the megaphone's form.
+    pub url: Option<PublicUrl>,
+    /// A file that has them in the same form.
+    pub file: Option<PathBuf>,
+    /// How often that is looked at.
+    pub poll: Duration,
+}
+
+impl Default for Broadcasts {
+    fn default() -> Self {
+        Self {
+            url: None,
+            file: None,
+            poll: Duration::from_secs(30),
         }
     }
 }
@@ -124,8 +153,6 @@ pub struct Flags {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use crate::model::access::Network;
     use crate::model::join_token::JoinToken;
 
@@ -155,6 +182,9 @@ mod tests {
             websocket_from = ["private", "203.0.113.0/24"]
             join_tokens = ["0123456789abcdef"]
             trusted_proxies = ["127.0.0.1"]
+            [broadcasts]
+            file = "broadcasts.json"
+            poll_secs = 5
             [simplepush]
             offline_status = 200
             udp_wakeup = true
@@ -164,6 +194,9 @@ mod tests {
             certificate = "/etc/edgepush/fullchain.pem"
             key = "privkey.pem"
             only = true
+            [unifiedpush]
+            lenient = true
+            matrix = true
             [vapid]
             clock = "trusted"
             [limits]
@@ -181,6 +214,10 @@ mod tests {
                 key: Some(PathBuf::from("privkey.pem")),
                 only: true,
             },
+            unifiedpush: UnifiedPush {
+                lenient: true,
+                matrix: true,
+            },
             vapid_clock: ClockTrust::Always,
             ..Config::default()
         };
@@ -189,6 +226,11 @@ mod tests {
         expected.access.join_tokens = vec![JoinToken::new("0123456789abcdef").unwrap()];
         let proxy = Network::single("127.0.0.1".parse().unwrap()).unwrap();
         expected.access.trusted_proxies = vec![proxy];
+        expected.broadcasts = Broadcasts {
+            url: None,
+            file: Some(PathBuf::from("broadcasts.json")),
+            poll: Duration::from_secs(5),
+        };
         expected.simplepush = SimplePush {
             offline_status: 200,
             udp_wakeup: true,
@@ -270,6 +312,10 @@ mod tests {
             (
                 "[limits]\nbytes_per_user_agent_max = 20_001\nstored_bytes_max = 20_000",
                 "/etc/edgepush.toml:2: bytes_per_user_agent_max is 20001; it must be at most stored_bytes_max, which is 20000",
+            ),
+            (
+                "[broadcasts]\nurl = \"http://h/b\"\nfile = \"b.json\"",
+                "/etc/edgepush.toml:3: url and file are both set; broadcasts come from one of them",
             ),
             (
                 "console = \":8090\"",

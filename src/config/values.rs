@@ -86,6 +86,20 @@ pub(super) fn set_offline_status(config: &mut Config, number: u64) {
     config.simplepush.offline_status = if number == 200 { 200 } else { 202 };
 }
 
+pub(super) fn set_broadcasts_url(config: &mut Config, text: &str) -> Result<(), String> {
+    let url = PublicUrl::new(text).map_err(|error| error.to_string())?;
+    config.broadcasts.url = Some(url);
+    Ok(())
+}
+
+pub(super) fn set_broadcasts_file(config: &mut Config, text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("must name a file".to_owned());
+    }
+    config.broadcasts.file = Some(text.into());
+    Ok(())
+}
+
 /// An URL of somebody else is as limited as our own.
 pub(super) fn set_udp_proxy(config: &mut Config, text: &str) -> Result<(), String> {
     let url = PublicUrl::new(text).map_err(|error| error.to_string())?;

@@ -6,11 +6,13 @@
 mod buckets;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use self::buckets::{Buckets, Rate};
 use super::channels::Channels;
 use super::counters::Counters;
+use super::session::Session;
 use super::{Engine, SessionId, TurnedAway};
 use crate::model::access::Source;
 use crate::model::ids::{ChannelId, Uaid};
@@ -102,13 +104,13 @@ impl Admission {
         now: Now,
         source: Source,
         is_newcomer: bool,
-    ) -> Result<(), TooManyNew> {
+    ) -> Result<(), (TooManyNew, Duration)> {
         let at = self.since_start(now);
         let wait = self.registrations.wait(&source, at);
-        free(wait).map_err(|_| TooManyNew::Subscriptions)?;
+        free(wait).map_err(|wait| (TooManyNew::Subscriptions, wait))?;
         if is_newcomer {
             let wait = self.newcomers.wait(&source, at);
-            free(wait).map_err(|_| TooManyNew::UserAgents)?;
+            free(wait).map_err(|wait| (TooManyNew::UserAgents, wait))?;
             self.newcomers.take(&source, at);
         }
         self.registrations.take(&source, at);
@@ -199,20 +201,41 @@ impl Engine {
         let channels = session.agent().map(|agent| &agent.channels);
         let is_known = channels.is_some_and(|channels| channels.contains(channel));
         let is_newcomer = channels.is_none_or(Channels::is_empty);
-        let Some(source) = self.access.source(session.peer).filter(|_| !is_known) else {
-            return true;
-        };
-        let counters = &mut self.desk.out.counters;
-        match self.admission.count_registration(now, source, is_newcomer) {
-            Ok(()) => return true,
-            Err(TooManyNew::Subscriptions) => {
-                Counters::add(&mut counters.registrations_over_address_rate);
-            }
-            Err(TooManyNew::UserAgents) => {
-                Counters::add(&mut counters.newcomers_over_address_rate);
-            }
+        let peer = session.peer;
+        is_known || self.count_new(now, peer, is_newcomer).is_ok()
+    }
+
+    /// The same for a request; `uaid`: without one it makes a new user agent.
+    pub(super) fn admit_over_http(
+        &mut self,
+        now: Now,
+        peer: IpAddr,
+        uaid: Option<Uaid>,
+        channel: ChannelId,
+    ) -> Result<(), Problem> {
+        let session = uaid.and_then(|uaid| self.newest.get(&uaid));
+        let session = session.and_then(|session| self.sessions.get(session));
+        let agent = session.and_then(Session::agent);
+        if agent.is_some_and(|agent| agent.channels.contains(channel)) {
+            return Ok(());
         }
-        false
+        let counted = self.count_new(now, peer, uaid.is_none());
+        counted.map_err(|wait| Problem::RegistrationsTooFast(whole_secs(wait)))
+    }
+
+    fn count_new(&mut self, now: Now, peer: IpAddr, is_newcomer: bool) -> Result<(), Duration> {
+        let Some(source) = self.access.source(peer) else {
+            return Ok(());
+        };
+        let counted = self.admission.count_registration(now, source, is_newcomer);
+        counted.map_err(|(too_many, wait)| {
+            let counters = &mut self.desk.out.counters;
+            Counters::add(match too_many {
+                TooManyNew::Subscriptions => &mut counters.registrations_over_address_rate,
+                TooManyNew::UserAgents => &mut counters.newcomers_over_address_rate,
+            });
+            wait
+        })
     }
 
     pub(super) const fn turned_away(&mut self, why: TurnedAway) {
@@ -238,8 +261,6 @@ fn whole_secs(wait: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
-
     use super::*;
     use crate::engine::Input;
     use crate::engine::testing::{Out, Table};

@@ -1,5 +1,6 @@
 //! What can happen to the engine, and what it asks for: the whole of its language with `io`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
@@ -67,6 +68,8 @@ pub enum Input<'a> {
     },
     /// A connection was turned away before it could say anything. It is only counted.
     TurnedAway(TurnedAway),
+    /// The source of broadcasts has been read: each with its version.
+    Broadcasts(BTreeMap<String, String>),
     /// Replies of the storage thread, in the order of their operations.
     Stored(Vec<StoreReply>),
     /// [`Engine::next_deadline`](super::Engine::next_deadline) has passed. Harmless when early or repeated.
@@ -187,6 +190,8 @@ pub enum CloseReason {
     Refused(Refusal),
     /// A SimplePush user agent that will be woken by a datagram.
     WillBeWoken,
+    /// The user agent has ended its registration over HTTP.
+    Deregistered,
     /// Application pings in too quick a succession.
     PingTooSoon,
     /// A binary message.
@@ -203,6 +208,7 @@ impl CloseReason {
     /// The close code (RFC 6455 section 7.4; which one for what: PROTOCOL.md part 3, 4.2).
     pub const fn code(self) -> u16 {
         match self {
+            Self::Deregistered => 1000,
             Self::GoingAway => 1001,
             Self::MessageTooLong | Self::ProtocolViolation => 1002,
             Self::BinaryMessage => 1003,
@@ -231,6 +237,7 @@ impl CloseReason {
             Self::SecondHello => "only one hello per websocket",
             Self::Refused(refusal) => refusal.as_str(),
             Self::WillBeWoken => "UDP Wakeup",
+            Self::Deregistered => "this user agent has ended its registration",
             Self::PingTooSoon => "pings come too quickly",
             Self::BinaryMessage => "messages must be text frames",
             Self::MessageTooLong => {

@@ -10,13 +10,18 @@
 mod admission;
 mod agent;
 mod authorization;
+mod broadcasts;
 mod channels;
 pub mod counters;
 mod deadlines;
 mod desk;
 mod endpoint;
 mod event;
+mod matrix;
 mod outbox;
+mod parts;
+mod registration;
+mod routes;
 mod session;
 mod simplepush;
 mod sleep;
@@ -30,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use admission::Admission;
 use authorization::VerifiedTokens;
+use broadcasts::Broadcasts;
 use counters::Snapshot;
 use deadlines::Deadlines;
 use desk::Desk;
@@ -44,6 +50,7 @@ use crate::model::limits::Limits;
 use crate::model::simplepush::SimplePush;
 use crate::model::store::{Opened, StoreError, StoreOp};
 use crate::model::time::Now;
+use crate::model::unifiedpush::UnifiedPush;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 
@@ -73,6 +80,7 @@ pub struct Engine {
     /// Held messages by the end of their window. All windows are equally long, so it is in order.
     windows: VecDeque<(Instant, SessionId, MessageId)>,
     sleep: Sleep,
+    broadcasts: Broadcasts,
     sweep_at: Option<Instant>,
     save_time_at: Option<Instant>,
     storage_fault: Option<StoreError>,
@@ -88,6 +96,8 @@ pub struct Settings {
     pub durability: Durability,
     /// What may be chosen about SimplePush.
     pub simplepush: SimplePush,
+    /// What may be chosen about UnifiedPush.
+    pub unifiedpush: UnifiedPush,
     /// What endpoint URLs start with; `None`: as the user agent itself reached us.
     pub public_url: Option<BaseUrl>,
     /// Who may open a websocket.
@@ -117,6 +127,7 @@ impl Engine {
             verified: VerifiedTokens::default(),
             windows: VecDeque::new(),
             sleep: Sleep::new(),
+            broadcasts: Broadcasts::default(),
             sweep_at: now.monotonic.checked_add(SWEEP_INTERVAL),
             save_time_at: now.monotonic.checked_add(SAVE_TIME_INTERVAL),
             storage_fault: None,
@@ -139,6 +150,7 @@ impl Engine {
             Input::Gone { session } => self.session_gone(session),
             Input::Request { request, head } => self.request(now, request, *head),
             Input::TurnedAway(why) => self.turned_away(why),
+            Input::Broadcasts(versions) => self.broadcasts_read(versions),
             Input::Stored(replies) => self.stored(now, replies),
             Input::Timeout => self.timeout(now),
             Input::Stop => self.begin_stop(now),

@@ -12,6 +12,7 @@ use crate::model::limits::Limits;
 use crate::model::simplepush::SimplePush;
 use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply, Subscription};
 use crate::model::time::{Now, ServiceTime, UnixTime};
+use crate::model::unifiedpush::UnifiedPush;
 use crate::model::version::Version;
 use crate::protocol::http::{BaseUrl, Request, Response, Scheme, Upgrade};
 use crate::protocol::keyring::Keyring;
@@ -68,6 +69,7 @@ impl Table {
             limits,
             durability,
             simplepush: SimplePush::default(),
+            unifiedpush: UnifiedPush::default(),
             public_url: None,
             access: Access::default(),
             keyring: keyring(),
@@ -254,6 +256,7 @@ impl Table {
             upgrade,
             headers,
             body: Body::Whole(Vec::new()),
+            random: Some([u8::try_from(id).unwrap(); 24]),
         };
         let outs = self.input(Input::Request {
             request: RequestId(id),

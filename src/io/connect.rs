@@ -1,11 +1,12 @@
-//! Outgoing connections, plain or over TLS, for the commands that are clients of a gateway.
+//! Outgoing connections, plain or over TLS: of the commands that are clients of a gateway, and of
+//! the gateway itself.
 //!
-//! The gateway itself does not use this. It may wait for the system's resolver and for files.
+//! Names are looked up and files are read on other threads.
 
 use std::cell::OnceCell;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use smol::Timer;
 use smol::future::or;
 use smol::net::TcpStream;
 
+use super::aside::aside;
 use super::stream::Stream;
 use super::tls::{self, TlsError};
 
@@ -69,42 +71,48 @@ impl Connector {
 
     async fn connect_tls(&self, host: &str, port: u16) -> Result<Stream, ConnectError> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Name)?;
-        let config = self.config()?;
+        let config = self.config().await?;
         let socket = connect_plain(host, port).await?;
         let stream = TlsConnector::from(config).connect(name, socket).await;
         let stream = stream.map_err(ConnectError::of_handshake)?;
         Ok(Stream::Tls(Box::new(stream.into())))
     }
 
-    fn config(&self) -> Result<Arc<ClientConfig>, ConnectError> {
+    async fn config(&self) -> Result<Arc<ClientConfig>, ConnectError> {
         if let Some(config) = self.config.get() {
             return Ok(Arc::clone(config));
         }
-        let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_protocol_versions(DEFAULT_VERSIONS)
-            .map_err(ConnectError::Tls)?
-            .with_root_certificates(self.roots()?)
-            .with_no_client_auth();
-        config.alpn_protocols = vec![HTTP_1_1.to_vec()];
-        // A command makes few connections: what it would keep for later ones is of no use.
-        config.resumption = Resumption::disabled();
-        let config = Arc::new(config);
+        let ca_file = self.ca_file.clone();
+        let reading = aside("edgepush-roots", move || config(ca_file.as_deref()));
+        let config = reading.await.map_err(ConnectError::Connect)??;
         Ok(Arc::clone(self.config.get_or_init(|| config)))
     }
+}
 
-    fn roots(&self) -> Result<RootCertStore, ConnectError> {
-        let mut roots = RootCertStore::empty();
-        let certificates = match &self.ca_file {
-            Some(path) => tls::certificates(path).map_err(ConnectError::CaFile)?,
-            // Of the system's, what can be used counts: some are always too old or too new.
-            None => rustls_native_certs::load_native_certs().certs,
-        };
-        roots.add_parsable_certificates(certificates);
-        if roots.is_empty() {
-            return Err(ConnectError::NoAuthority);
-        }
-        Ok(roots)
+fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ConnectError> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(DEFAULT_VERSIONS)
+        .map_err(ConnectError::Tls)?
+        .with_root_certificates(roots(ca_file)?)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    // Few connections are made: what would be kept for later ones is of no use.
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ConnectError> {
+    let mut roots = RootCertStore::empty();
+    let certificates = match ca_file {
+        Some(path) => tls::certificates(path).map_err(ConnectError::CaFile)?,
+        // Of the system's, what can be used counts: some are always too old or too new.
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    roots.add_parsable_certificates(certificates);
+    if roots.is_empty() {
+        return Err(ConnectError::NoAuthority);
     }
+    Ok(roots)
 }
 
 async fn connect_plain(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
@@ -141,6 +149,20 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether trying again is no use: somebody must change something.
+    pub const fn is_lasting(&self) -> bool {
+        match self {
+            Self::Name
+            | Self::CaFile(_)
+            | Self::NoAuthority
+            | Self::UnknownAuthority
+            | Self::OtherName => true,
+            Self::Connect(_) | Self::Late | Self::WrongTime | Self::Tls(_) | Self::Handshake(_) => {
+                false
+            }
+        }
+    }
+
     fn of_handshake(error: io::Error) -> Self {
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
         let certificate = match cause {

@@ -17,7 +17,7 @@ use super::console::SnapshotRequest;
 use super::datagrams::Datagrams;
 use super::http::Opened;
 use super::mailbox::Mailbox;
-use super::wakeup_proxy;
+use super::wakeup_proxy::WakeupProxy;
 use crate::engine::{
     CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, TurnedAway,
 };
@@ -37,6 +37,7 @@ pub struct Gateway {
     requests: RefCell<HashMap<RequestId, Rc<Mailbox<Response>>>>,
     store: Sender<Vec<StoreOp>>,
     datagrams: Datagrams,
+    wakeup_proxy: Rc<WakeupProxy>,
     /// What the timer sleeps for; `None`: nothing.
     armed: Cell<Option<Instant>>,
     sooner: Mailbox<()>,
@@ -80,6 +81,7 @@ impl Gateway {
             requests: RefCell::default(),
             store,
             datagrams: Datagrams::default(),
+            wakeup_proxy: Rc::new(WakeupProxy::new()),
             armed: Cell::new(None),
             sooner: Mailbox::new(),
             stopped: Mailbox::new(),
@@ -99,6 +101,11 @@ impl Gateway {
     /// Who may do what, for those who must know where a peer is.
     pub(super) const fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// Most bytes of a request's body that are worth reading.
+    pub(super) fn body_bytes_max(&self, method: &str, path: &str) -> usize {
+        self.engine.borrow().body_bytes_max(method, path)
     }
 
     /// Runs `task` beside all others.
@@ -147,7 +154,8 @@ impl Gateway {
             }
             Output::Datagram { to } => self.datagrams.send(to),
             Output::AskProxy { url, wakeup } => {
-                self.spawn(wakeup_proxy::ask(url, wakeup));
+                let proxy = Rc::clone(&self.wakeup_proxy);
+                self.spawn(async move { proxy.ask(&url, &wakeup).await });
             }
             Output::Store(operation) => operations.push(operation),
             Output::Stopped => self.stopped.put(()),
@@ -329,6 +337,7 @@ mod tests {
     use crate::model::simplepush::SimplePush;
     use crate::model::store::Opened;
     use crate::model::time::{ClockTrust, ServiceTime};
+    use crate::model::unifiedpush::UnifiedPush;
     use crate::model::version::Version;
     use crate::protocol::keyring::Keyring;
 
@@ -338,6 +347,7 @@ mod tests {
             limits: limits.clone(),
             durability: Durability::Strict,
             simplepush: SimplePush::default(),
+            unifiedpush: UnifiedPush::default(),
             public_url: None,
             access: Access::default(),
             keyring: Keyring::new(&[[7; 32]]).unwrap(),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use log::{debug, warn};
+use log::debug;
 use smol::Timer;
 use smol::future::or;
 use smol::net::{TcpListener, TcpStream};
@@ -14,6 +14,7 @@ use super::gateway::{Gateway, Place};
 use super::http::{self, Link};
 use super::stream::Stream;
 use super::tls::Tls;
+use super::warned::Warned;
 use crate::engine::{Input, TurnedAway};
 use crate::protocol::http::Scheme;
 use crate::protocol::problem::Problem;
@@ -21,8 +22,6 @@ use crate::protocol::problem::Problem;
 /// How long accepting rests after an error, such as no descriptor left: long enough not to spin,
 /// short enough that nobody notices.
 const REST: Duration = Duration::from_millis(100);
-/// At most one line about refused connections in this time.
-const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Accepts for ever; TLS as well if it is given.
 pub async fn run(gateway: Rc<Gateway>, listener: TcpListener, tls: Option<Rc<Tls>>) {
@@ -106,23 +105,4 @@ async fn greet(
         refusal: refused.then_some(Problem::PlainConnection),
     };
     http::serve(gateway, stream, link, place).await;
-}
-
-/// Keeps a flood of connections from becoming a flood of lines on a memory card.
-#[derive(Default)]
-struct Warned {
-    at: Option<std::time::Instant>,
-}
-
-impl Warned {
-    fn say(&mut self, what: std::fmt::Arguments<'_>) {
-        let now = super::clock::monotonic();
-        let quiet = self
-            .at
-            .is_some_and(|at| now.saturating_duration_since(at) < WARN_INTERVAL);
-        if !quiet {
-            self.at = Some(now);
-            warn!("{what}");
-        }
-    }
 }

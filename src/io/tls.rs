@@ -10,7 +10,6 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread;
 
 use futures_rustls::TlsAcceptor;
 use futures_rustls::rustls::compress::CompressionCache;
@@ -22,6 +21,7 @@ use futures_rustls::rustls::{DEFAULT_VERSIONS, Error, InconsistentKeys, ServerCo
 use log::{error, info};
 use smol::net::TcpStream;
 
+use super::aside::aside;
 use super::signals::ReloadSignals;
 use super::stream::Stream;
 
@@ -111,17 +111,9 @@ impl Tls {
         }
     }
 
-    /// On a thread of its own: nothing on the event loop waits for a disk.
     async fn read_again(&self) -> Result<Arc<ServerConfig>, Box<dyn std::error::Error>> {
-        let (result, read) = smol::channel::bounded(1);
         let files = self.files.clone();
-        thread::Builder::new()
-            .name("edgepush-tls".to_owned())
-            .spawn(move || {
-                // The other end is dropped only when the process ends.
-                let _ = result.try_send(load(&files));
-            })?;
-        Ok(read.recv().await??)
+        Ok(aside("edgepush-tls", move || load(&files)).await??)
     }
 }
 

@@ -6,7 +6,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::model::limits::{
-    QUEUE_RETRY_AFTER_SECS, STORAGE_RETRY_AFTER_SECS, WEBSOCKETS_RETRY_AFTER_SECS,
+    NOTIFY_DEVICES_MAX, QUEUE_RETRY_AFTER_SECS, STORAGE_RETRY_AFTER_SECS,
+    WEBSOCKETS_RETRY_AFTER_SECS,
 };
 
 /// Why a request was refused.
@@ -56,10 +57,26 @@ pub enum Problem {
     InvalidAes128gcmCryptoKey,
     TopicTooLong,
     TopicBadAlphabet,
+    TopicTooLongBadAlphabet,
     BadUrgency,
     InvalidMessageId,
     BadVersion,
     BadData,
+    // Registration over HTTP.
+    InvalidRouterType,
+    NoUser,
+    LocalAuthMissingHeader,
+    LocalAuthMissingToken,
+    LocalAuthIncorrect,
+    RegistrationNotJson,
+    RegistrationBadKey,
+    RegistrationTooLarge,
+    TooManySubscriptions,
+    // The Matrix push gateway.
+    NotifyNotJson,
+    NotifyTooManyDevices,
+    NotifyTooLarge,
+    NotifyUndelivered,
     // What it carries.
     BodyTooLarge,
     DataTooLarge,
@@ -71,10 +88,11 @@ pub enum Problem {
     BadHandshake,
     PlainConnection,
     // 429 and 503: limits and faults.
-    /// With the seconds until there is room, as the next two.
+    /// With the seconds until there is room, as the next three.
     SubscriptionTooFast(u32),
     UserAgentTooFast(u32),
     AddressTooFast(u32),
+    RegistrationsTooFast(u32),
     SubscriptionFull,
     QueueFull,
     StoreFull,
@@ -185,6 +203,12 @@ impl Problem {
                 113,
                 "topic: Topic must be URL and Filename safe Base64 alphabet",
             ),
+            Self::TopicTooLongBadAlphabet => wire(
+                400,
+                113,
+                "topic: Topic must be no greater than 32 characters\n\
+                 topic: Topic must be URL and Filename safe Base64 alphabet",
+            ),
             Self::BadUrgency => ours(
                 400,
                 "urgency: Urgency must be one of very-low, low, normal, high",
@@ -195,6 +219,36 @@ impl Problem {
                 "version: must be a whole number from 0 to 9223372036854775807, without a sign",
             ),
             Self::BadData => ours(400, "data: must be UTF-8 text"),
+            Self::InvalidRouterType => wire(400, 108, "Invalid router type"),
+            Self::NoUser => wire(410, 103, "UAID not found"),
+            Self::LocalAuthMissingHeader => {
+                wire(401, 109, "Invalid Local Auth missing auth header")
+            }
+            Self::LocalAuthMissingToken => wire(401, 109, "Invalid Local Auth missing auth token"),
+            Self::LocalAuthIncorrect => wire(401, 109, "Invalid Local Auth incorrect auth token"),
+            Self::RegistrationNotJson => ours(
+                400,
+                "The body must be a JSON object; token, channelID (a UUID) and key may be in it",
+            ),
+            Self::RegistrationBadKey => ours(400, "key: must be base64url"),
+            Self::RegistrationTooLarge => ours(413, "The body is too large for a registration"),
+            Self::TooManySubscriptions => ours(
+                429,
+                "This user agent has as many subscriptions as it may have; end others first",
+            ),
+            Self::NotifyNotJson => ours(
+                400,
+                "The body must be a JSON object with notification.devices, each with a pushkey",
+            ),
+            Self::NotifyTooManyDevices => {
+                const { assert!(NOTIFY_DEVICES_MAX == 16) };
+                ours(400, "At most 16 devices are notified at once")
+            }
+            Self::NotifyTooLarge => ours(413, "The notification is too large"),
+            Self::NotifyUndelivered => ours(
+                503,
+                "The notification was not taken for every device; send it again later",
+            ),
             Self::BodyTooLarge => wire(413, 104, "payload reached size limit"),
             Self::DataTooLarge => wire(413, 104, "Data exceeds max length of 4096 bytes"),
             Self::BodyIncomplete => ours(408, "The request's body did not arrive in time"),
@@ -227,6 +281,10 @@ impl Problem {
             Self::AddressTooFast(_) => {
                 ours(429, "Too many messages from this address; send more slowly")
             }
+            Self::RegistrationsTooFast(_) => ours(
+                429,
+                "Too many registrations from this address; register again later",
+            ),
             Self::SubscriptionFull => ours(
                 429,
                 "Too many messages wait for this subscription; send again when its user agent has been \
@@ -251,7 +309,8 @@ impl Problem {
     pub const fn retry_after_secs(self) -> Option<u32> {
         if let Self::SubscriptionTooFast(secs)
         | Self::UserAgentTooFast(secs)
-        | Self::AddressTooFast(secs) = self
+        | Self::AddressTooFast(secs)
+        | Self::RegistrationsTooFast(secs) = self
         {
             return Some(secs);
         }

@@ -104,6 +104,8 @@ pub(crate) enum Frame {
         body: Option<Vec<u8>>,
     },
     UrgencyTaken,
+    /// Nothing is broadcast here.
+    NoBroadcast,
     Pong,
 }
 
@@ -150,6 +152,11 @@ impl Frame {
                         .expect("data is base64url")
                 }),
             },
+            Some("broadcast") => {
+                let errors = serde_json::json!({"a/b": "Broadcast not found"});
+                assert_eq!(value["broadcasts"], serde_json::json!({"errors": errors}));
+                Self::NoBroadcast
+            }
             Some(other) => panic!("unknown frame {other}"),
         }
     }

@@ -299,6 +299,7 @@ pub(crate) fn reads(world: &mut World, id: u64, frame: Frame) {
         Frame::Registered { .. }
         | Frame::Unregistered { .. }
         | Frame::UrgencyTaken
+        | Frame::NoBroadcast
         | Frame::Pong => {}
         Frame::Notification {
             channel, version, ..
