@@ -138,7 +138,13 @@ impl Agent {
     }
 
     /// Sends everything again that was not acked: the user agent has said hello anew (R11).
+    ///
+    /// What only memory holds goes to flash first, so that all of it comes from there, once.
     pub(in crate::engine) fn repeat_all(&mut self, now: Now, desk: &mut Desk) {
+        let all: Vec<MessageId> = self.unacked.keys().copied().collect();
+        for id in all {
+            self.window_ended(id, desk);
+        }
         for unacked in self.unacked.values_mut() {
             unacked.sent_at = None;
         }
