@@ -52,7 +52,10 @@ impl Engine {
                 };
                 self.desk.out.release(cost_bytes);
                 self.message_kept(fate, outcome);
-                self.wake(now, uaid);
+                // What was refused is nothing to wake anybody for.
+                if outcome.is_some_and(EnqueueOutcome::is_kept) {
+                    self.wake(now, uaid);
+                }
                 let fetcher = fate
                     .fetched_by
                     .and_then(|session| self.sessions.get_mut(&session));
