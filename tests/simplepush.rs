@@ -9,7 +9,13 @@
 
 mod support;
 
+#[path = "simplepush/delivery.rs"]
+mod delivery;
 #[path = "simplepush/device.rs"]
 mod device;
+#[path = "simplepush/endpoint.rs"]
+mod endpoint;
+#[path = "simplepush/udp.rs"]
+mod udp;
 #[path = "simplepush/websocket.rs"]
 mod websocket;

@@ -1,0 +1,527 @@
+//! What application servers of the era put to an endpoint, and how each is answered: rules R24 and
+//! R25, the tables of 1.4 and 1.5, and push messages for devices that take versions only.
+
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::json;
+
+use crate::device::{Device, FORM, assert_accepted, assert_refused, begin_put, put, version_of};
+use crate::support::{Answer, Gateway, Http, UserAgent, channel, path_of, post};
+
+const BAD_VERSION: &str =
+    "version: must be a whole number from 0 to 9223372036854775807, without a sign";
+
+/// A device that is online, and its endpoint.
+struct Online {
+    gateway: Gateway,
+    device: Device,
+    endpoint: String,
+}
+
+impl Online {
+    fn start() -> Self {
+        // So that the answer does not wait for an ack.
+        let gateway = Gateway::with_config("[limits]\nack_window_millis = 0\n");
+        let mut device = Device::newcomer(&gateway);
+        let endpoint = device.register(&channel(1));
+        Self {
+            gateway,
+            device,
+            endpoint,
+        }
+    }
+
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        Http::connect(self.gateway.push).send(method, path, headers, body)
+    }
+
+    /// Accepted as handed over, and this is what came.
+    fn accepted(&mut self, answer: &Answer) -> u64 {
+        assert_accepted(answer, 200);
+        let version = version_of(&self.device.hear());
+        self.device.ack(&channel(1), version);
+        version
+    }
+
+    fn put(&mut self, body: &str) -> u64 {
+        let answer = put(&self.gateway, &self.endpoint, body);
+        self.accepted(&answer)
+    }
+}
+
+fn unix_secs() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+/// The version that nobody named: 10 digits.
+fn assert_is_now(version: u64, since: u64) {
+    // Within a second one more for each update before it.
+    assert!((since..=unix_secs() + 60).contains(&version), "{version}");
+}
+
+/// R24, R25
+#[test]
+fn update_for_a_device_that_is_here_is_200_and_comes_with_its_version() {
+    let mut online = Online::start();
+    for (body, version) in [
+        ("version=5", 5),
+        ("version=0", 0),
+        ("version=007", 7),
+        ("version=9007199254740993", 9_007_199_254_740_993),
+        ("version=9223372036854775807", (1 << 63) - 1),
+        ("%76ersion=%31%32", 12),
+        ("a=b&version=3&version=4&c", 3),
+        ("version=&version=4", 4),
+    ] {
+        assert_eq!(online.put(body), version, "{body}");
+    }
+}
+
+/// R25
+#[test]
+fn version_that_nobody_names_is_the_time_in_seconds() {
+    let mut online = Online::start();
+    let since = unix_secs();
+    for body in ["", "version=", "version", "=", "&", "Version=5", "a=b"] {
+        let version = online.put(body);
+        assert_is_now(version, since);
+    }
+    let path = online.endpoint.clone();
+    for (content_type, body) in [
+        ("text/plain", "version=5"),
+        ("application/json", r#"{"version":5}"#),
+        ("application/json", "version=-1"),
+        ("multipart/form-data; boundary=x", "version=5"),
+        ("", "version=5"),
+    ] {
+        let headers = [("Content-Type", content_type)];
+        let answer = online.send("PUT", &path, &headers, body.as_bytes());
+        let version = online.accepted(&answer);
+        assert_is_now(version, since);
+    }
+    for content_type in [
+        "application/x-www-form-urlencoded",
+        "APPLICATION/X-WWW-FORM-URLENCODED; charset=UTF-8",
+    ] {
+        let headers = [("Content-Type", content_type)];
+        let answer = online.send("PUT", &path, &headers, b"version=5");
+        assert_eq!(online.accepted(&answer), 5, "{content_type}");
+    }
+    let answer = online.send("PUT", &path, &[], b"version=6");
+    assert_eq!(online.accepted(&answer), 6, "without a Content-Type");
+}
+
+/// R25
+#[test]
+fn version_in_the_query_is_taken_where_the_body_names_none() {
+    let mut online = Online::start();
+    let path = |query: &str, online: &Online| format!("{}?{query}", online.endpoint);
+    for (query, body, version) in [
+        ("version=7", "", 7),
+        ("version=7", "version=", 7),
+        ("version=7", "version=8", 8),
+        ("a&version=%39", "x=y", 9),
+    ] {
+        let answer = online.send("PUT", &path(query, &online), &[FORM], body.as_bytes());
+        assert_eq!(online.accepted(&answer), version, "{query} {body}");
+    }
+    let json = [("Content-Type", "application/json")];
+    let answer = online.send("PUT", &path("version=7", &online), &json, b"version=8");
+    assert_eq!(online.accepted(&answer), 7);
+    for query in ["version=-1", "version=%2B5", "version=1.5"] {
+        let answer = online.send("PUT", &path(query, &online), &[], b"");
+        assert_refused(&answer, 400, None, BAD_VERSION);
+    }
+}
+
+/// R24
+#[test]
+fn version_that_is_none_is_400_whether_the_device_is_here_or_not() {
+    let mut online = Online::start();
+    let bad = [
+        "version=-1",
+        "version=abc",
+        "version=1.5",
+        "version=1e3",
+        "version=+5",
+        "version=%2B5",
+        "version=5%20",
+        "version=5\n",
+        "version=0x5",
+        "version=\u{665}",
+        "version=%ff",
+        "version=%00",
+        "version=\u{1F4A9}",
+        "version=9223372036854775808",
+        "version=-9223372036854775808",
+        "version=99999999999999999999999999999999",
+        &format!("version={}", "9".repeat(4000)),
+    ];
+    for _ in 0..2 {
+        for body in bad {
+            let answer = put(&online.gateway, &online.endpoint, body);
+            assert_refused(&answer, 400, None, BAD_VERSION);
+        }
+        // The second round is for a device that is away.
+        online.device.assert_quiet();
+        let other = Device::newcomer(&online.gateway);
+        drop(std::mem::replace(&mut online.device, other));
+    }
+}
+
+/// R24
+#[test]
+fn data_of_4096_bytes_travels_with_its_version_and_one_byte_more_is_413() {
+    let mut online = Online::start();
+    let with_data = |data: &str| {
+        let channel = channel(1);
+        let data = serde_json::to_string(data).unwrap();
+        format!(
+            r#"{{"messageType":"notification","updates":[{{"channelID":"{channel}","version":1,"data":{data}}}]}}"#
+        )
+    };
+    let longest = "x".repeat(4096);
+    let escaped = format!("version=1&data={}", "%41".repeat(4096));
+    let capitals = "A".repeat(4096);
+    for (body, data) in [
+        ("version=1&data=hello", "hello"),
+        ("data=a%20b+c%26%3D%25&version=1", "a b c&=%"),
+        ("version=1&data=%F0%9F%92%A9%22%5C%00", "\u{1F4A9}\"\\\0"),
+        ("version=1&data=100%", "100%"),
+        (&format!("version=1&data={longest}"), &longest),
+        (&escaped, &capitals),
+    ] {
+        assert_accepted(&put(&online.gateway, &online.endpoint, body), 200);
+        assert_eq!(online.device.hear(), with_data(data));
+        online.device.ack(&channel(1), 1);
+    }
+    assert_eq!(online.put("version=1&data="), 1, "no data, no field");
+
+    let too_large = "Data exceeds max length of 4096 bytes";
+    for body in [
+        format!("version=1&data={longest}x"),
+        format!("{escaped}A"),
+        format!("version=1&data={}", "\u{e9}".repeat(2049)),
+        // Beyond what any form may hold: not read to its end.
+        format!("version=1&data={}", "%41".repeat(4500)),
+        "x".repeat(1 << 20),
+    ] {
+        let answer = put(&online.gateway, &online.endpoint, &body);
+        assert_refused(&answer, 413, Some(104), too_large);
+    }
+    let not_text = put(&online.gateway, &online.endpoint, "version=1&data=%ff%fe");
+    assert_refused(&not_text, 400, None, "data: must be UTF-8 text");
+    online.device.assert_quiet();
+}
+
+/// R24
+#[test]
+fn update_for_a_device_that_is_away_is_202_or_what_the_configuration_says() {
+    for (config, status) in [
+        ("", 202),
+        ("[simplepush]\noffline_status = 202\n", 202),
+        ("[simplepush]\noffline_status = 200\n", 200),
+    ] {
+        let gateway = Gateway::with_config(config);
+        let mut device = Device::newcomer(&gateway);
+        let endpoint = device.register(&channel(1));
+        let uaid = device.uaid.clone();
+        drop(device);
+        gateway.wait_for_metric("edgepush_websockets_open", 0);
+        assert_accepted(&put(&gateway, &endpoint, "version=5&data=x"), status);
+        let mut device = Device::returning(&gateway, &uaid);
+        let channel = channel(1);
+        let expected = format!(
+            r#"{{"messageType":"notification","updates":[{{"channelID":"{channel}","version":5,"data":"x"}}]}}"#
+        );
+        assert_eq!(device.hear(), expected, "data is kept with its version");
+        device.ack(&channel, 5);
+        device.settle();
+        assert_accepted(&put(&gateway, &endpoint, "version=6"), 200);
+    }
+}
+
+/// R24
+#[test]
+fn token_that_is_not_ours_is_404_and_a_channel_that_has_ended_410() {
+    let mut online = Online::start();
+    let endpoint = online.endpoint.clone();
+    let (head, last) = endpoint.split_at(endpoint.len() - 1);
+    let changed = format!("{head}{}", if last == "A" { "B" } else { "A" });
+    let bad_token = "Invalid endpoint: its token was not made by this push service";
+    let shorter = head.to_owned();
+    for path in [
+        changed,
+        shorter,
+        "/update/".to_owned(),
+        "/update/x".to_owned(),
+        "/update/0207da37-1a37-408c-b2f7-d2b9be76bcdc.x".to_owned(),
+        format!("/update/{}", "x".repeat(2000)),
+        format!("{endpoint}%3D"),
+        "/update/%00%ff".to_owned(),
+    ] {
+        let answer = online.send("PUT", &path, &[FORM], b"version=5");
+        assert_refused(&answer, 404, Some(102), bad_token);
+    }
+    for path in ["/update", "/update/x/y", "/spush/v2/x", "/"] {
+        let answer = online.send("PUT", path, &[FORM], b"version=5");
+        let expected = if path == "/" { 426 } else { 404 };
+        assert_eq!(answer.status, expected, "{path}");
+    }
+
+    let gone = online.device.register(&channel(2));
+    online.device.say(&crate::device::unregister(&channel(2)));
+    online.device.hear();
+    for body in ["version=5", "version=-1", ""] {
+        let answer = put(&online.gateway, &gone, body);
+        assert_refused(&answer, 410, Some(106), "No such subscription");
+        assert_eq!(answer.header("cache-control"), Some("max-age=86400"));
+    }
+    drop(online.device);
+    online
+        .gateway
+        .wait_for_metric("edgepush_websockets_open", 0);
+    for body in ["version=5", "version=-1", ""] {
+        let answer = put(&online.gateway, &gone, body);
+        assert_refused(&answer, 410, Some(106), "No such subscription");
+    }
+    assert_accepted(&put(&online.gateway, &endpoint, "version=5"), 202);
+}
+
+/// R24
+#[test]
+fn other_methods_are_405_and_a_web_page_is_told_what_it_may_do() {
+    let online = Online::start();
+    for method in ["GET", "HEAD", "DELETE", "PATCH", "TRACE", "FOO"] {
+        for path in [&online.endpoint, "/update/x"] {
+            let answer = online.send(method, path, &[], b"");
+            assert_eq!(answer.status, 405, "{method} {path}");
+            assert_eq!(answer.header("allow"), Some("POST, PUT"));
+            assert_eq!(answer.body, b"");
+        }
+    }
+    let origin = ("Origin", "https://example.org");
+    let answer = online.send("OPTIONS", &online.endpoint, &[origin], b"");
+    assert_eq!(answer.status, 200);
+    let allowed = answer.header("access-control-allow-methods").unwrap();
+    assert!(allowed.split(", ").any(|method| method == "PUT"));
+    let allowed = answer.header("access-control-allow-origin");
+    assert_eq!(allowed, Some("https://example.org"));
+    let answer = online.send("PUT", &online.endpoint, &[origin], b"version=1");
+    assert_accepted(&answer, 200);
+    let allowed = answer.header("access-control-allow-origin");
+    assert_eq!(allowed, Some("https://example.org"));
+}
+
+/// 1.4
+#[test]
+fn endpoint_answers_under_autopushs_path_as_well_and_needs_no_padding() {
+    let mut online = Online::start();
+    let token = online.endpoint.rsplit('/').next().unwrap().to_owned();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    assert!(token.bytes().all(plain), "{token}");
+    for (version, path) in [
+        format!("/spush/v1/{token}"),
+        format!("/spush/{token}"),
+        format!("/wpush/v1/{token}"),
+        format!("/update/{token}="),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body = format!("version={version}");
+        let answer = online.send("PUT", &path, &[FORM], body.as_bytes());
+        assert_eq!(online.accepted(&answer), version as u64, "{path}");
+    }
+}
+
+/// R24: in one piece, in chunks, over HTTP/1.0, and without any length.
+#[test]
+fn body_may_come_in_chunks_and_over_http_1_0() {
+    let mut online = Online::start();
+    let path = online.endpoint.clone();
+    let form = "Content-Type: application/x-www-form-urlencoded\r\n";
+    for (request, version) in [
+        (
+            format!(
+                "PUT {path} HTTP/1.1\r\nHost: h\r\n{form}Transfer-Encoding: chunked\r\n\r\n\
+                 4\r\nvers\r\n6\r\nion=41\r\n0\r\n\r\n"
+            ),
+            41,
+        ),
+        (
+            format!("PUT {path} HTTP/1.0\r\n{form}Content-Length: 10\r\n\r\nversion=42"),
+            42,
+        ),
+        (format!("PUT {path}?version=43 HTTP/1.0\r\n\r\n"), 43),
+        (
+            format!("PUT {path}?version=44 HTTP/1.1\r\nHost: h\r\n\r\n"),
+            44,
+        ),
+    ] {
+        let mut http = Http::connect(online.gateway.push);
+        http.send_raw(request.as_bytes());
+        let answer = http.receive();
+        assert_eq!(online.accepted(&answer), version);
+    }
+}
+
+/// 1.5 and 1.D: as AeroGear's documentation tells people to do it by hand.
+#[test]
+fn curl_by_hand_is_understood_with_aerogears_odd_accept_header() {
+    let mut online = Online::start();
+    let url = format!("http://{}{}", online.gateway.push, online.endpoint);
+    let accept = "Accept:application/x-www-form-urlencoded";
+    let since = unix_secs();
+    for (arguments, version) in [
+        (vec!["-X", "PUT", "-d", "version=1", "-H", accept], Some(1)),
+        (vec!["-X", "PUT", "-d", "version=2"], Some(2)),
+        (vec!["-X", "PUT"], None),
+        (vec!["-X", "PUT", "--http1.0", "-d", "version=3"], Some(3)),
+        (
+            vec![
+                "-X",
+                "PUT",
+                "-H",
+                "Transfer-Encoding: chunked",
+                "-d",
+                "version=4",
+            ],
+            Some(4),
+        ),
+        (
+            vec![
+                "-X",
+                "PUT",
+                "-H",
+                "Content-Type: application/json",
+                "-d",
+                "{}",
+            ],
+            None,
+        ),
+        (vec!["-T", "/dev/null"], None),
+    ] {
+        let output = Command::new("curl")
+            .args(["-s", "-S", "--max-time", "20", "-w", "\n%{http_code}"])
+            .args(&arguments)
+            .arg(&url)
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said, "{}\n200", "{arguments:?}");
+        let got = version_of(&online.device.hear());
+        match version {
+            Some(version) => assert_eq!(got, version, "{arguments:?}"),
+            None => assert_is_now(got, since),
+        }
+        online.device.ack(&channel(1), got);
+    }
+}
+
+/// 1.A: a push message for a device that takes versions only.
+#[test]
+fn webpush_message_becomes_a_version_for_a_device_that_is_here_or_away() {
+    let mut online = Online::start();
+    let since = unix_secs();
+    // As pywebpush makes it: salt, record size, key length, key, ciphertext.
+    let mut body = vec![7; 16];
+    body.extend([0, 0, 16, 0, 65, 4]);
+    body.extend([9; 64 + 30]);
+    let ttl = ("TTL", "600");
+    let mut last = 0;
+    for path in [
+        online.endpoint.clone(),
+        online.endpoint.replace("/update/", "/wpush/v1/"),
+    ] {
+        for body in [body.as_slice(), b""] {
+            let answer = post(&online.gateway, &path, &[ttl, ("Topic", "a")], body);
+            assert_eq!(answer.status, 201);
+            assert!(answer.header("location").unwrap().contains("/m/"));
+            let version = version_of(&online.device.hear());
+            assert_is_now(version, since);
+            assert!(version > last, "{version} after {last}");
+            last = version;
+            online.device.ack(&channel(1), version);
+        }
+    }
+    let missing_ttl = post(&online.gateway, &online.endpoint, &[], &body);
+    assert_refused(&missing_ttl, 400, Some(111), "Missing TTL value");
+    let now_or_never = post(&online.gateway, &online.endpoint, &[("TTL", "0")], &body);
+    assert_eq!(now_or_never.status, 201);
+    let version = version_of(&online.device.hear());
+    assert!(version > last);
+    online.device.ack(&channel(1), version);
+    online.device.settle();
+    last = version;
+
+    let uaid = online.device.uaid.clone();
+    drop(online.device);
+    online
+        .gateway
+        .wait_for_metric("edgepush_websockets_open", 0);
+    for ttl in ["600", "600", "0"] {
+        let answer = post(&online.gateway, &online.endpoint, &[("TTL", ttl)], &body);
+        assert_eq!(answer.status, 201);
+    }
+    let mut device = Device::returning(&online.gateway, &uaid);
+    let version = version_of(&device.hear());
+    assert!(version > last, "{version} after {last}");
+    device.ack(&channel(1), version);
+    device.assert_quiet();
+}
+
+/// 1.A: an update for a user agent that takes messages.
+#[test]
+fn version_put_to_a_webpush_user_agent_comes_as_an_update_and_its_ack_is_a_number() {
+    let gateway = Gateway::with_config("[limits]\nack_window_millis = 10000\n");
+    let mut agent = UserAgent::hello(&gateway, None);
+    let endpoint = agent.register(&channel(1));
+    assert!(endpoint.starts_with("/wpush/v1/"), "{endpoint}");
+    let mut answer = begin_put(&gateway, &endpoint, "version=5");
+    let notification = agent.receive();
+    let entry = json!({"channelID": channel(1), "version": 5});
+    assert_eq!(
+        notification,
+        json!({"messageType": "notification", "updates": [entry]})
+    );
+    agent.send(&json!({"messageType": "ack", "updates": [{"channelID": channel(1), "version": 5, "code": 100}]}));
+    assert_accepted(&answer.receive(), 200);
+
+    let uaid = agent.uaid.clone();
+    drop(agent);
+    gateway.wait_for_metric("edgepush_websockets_open", 0);
+    assert_accepted(&put(&gateway, &endpoint, "version=6"), 202);
+    let message = post(&gateway, &endpoint, &[("TTL", "60")], b"x");
+    assert_eq!(message.status, 201);
+    let mut agent = UserAgent::hello(&gateway, Some(&uaid));
+    assert_eq!(agent.receive()["updates"][0]["version"], 6);
+    let second = agent.receive();
+    assert_eq!(second["data"], "eA");
+    agent
+        .send(&json!({"messageType": "ack", "updates": [{"channelID": channel(1), "version": 6}]}));
+    agent.ack(&second);
+    agent.settle();
+    drop(agent);
+    let mut agent = UserAgent::hello(&gateway, Some(&uaid));
+    assert_eq!(agent.receive_within(crate::device::QUIET), None);
+}
+
+/// R24: both are endpoints, whoever they were made for.
+#[test]
+fn endpoint_that_is_restricted_takes_a_version_from_the_owner_of_its_key_only() {
+    let gateway = Gateway::start();
+    let mut agent = UserAgent::hello(&gateway, None);
+    let key =
+        "BJsbCP4YcRlbBbpfWqGXqOiofhriqiG0KjdMaDwbHS3eHzj3J2vK74EWjokhG7WQH_l-SRvApsvBUNnnyz4lXnU";
+    let register = json!({"messageType": "register", "channelID": channel(1), "key": key});
+    agent.send(&register);
+    let endpoint = path_of(agent.receive()["pushEndpoint"].as_str().unwrap());
+    let answer = put(&gateway, &endpoint, "version=5");
+    assert_refused(&answer, 401, Some(109), "Missing VAPID public key");
+    assert_eq!(agent.receive_within(crate::device::QUIET), None);
+}
