@@ -351,6 +351,7 @@ fn unregister_drops_what_was_not_acked() {
     assert_eq!(device.register(&channel(1)), endpoint);
     assert_eq!(device.hear_within(QUIET), None);
     let mut device = again(&gateway, device);
+    device.settle();
     assert_accepted(&put(&gateway, &endpoint, "version=1"), 200);
     assert_eq!(device.hear(), update(&channel(1), 1));
 }

@@ -2,12 +2,12 @@
 //! said and heard is the very text of the frames.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use crate::support::{Answer, Gateway, Http, UserAgent, path_of};
+use crate::support::{Answer, Gateway, Http, UserAgent, channel, path_of};
 
 /// How long nothing must come.
 pub const QUIET: Duration = Duration::from_millis(400);
@@ -249,4 +249,55 @@ pub fn assert_refused(answer: &Answer, status: u16, errno: Option<u16>, message:
     assert_eq!(body["code"], status, "{body}");
     assert_eq!(body["errno"], json!(errno), "{body}");
     assert_eq!(body["message"], message, "{body}");
+}
+
+/// A device that is online, and its endpoint.
+pub struct Online {
+    pub gateway: Gateway,
+    pub device: Device,
+    pub endpoint: String,
+}
+
+impl Online {
+    pub fn start() -> Self {
+        // So that the answer does not wait for an ack.
+        let gateway = Gateway::with_config("[limits]\nack_window_millis = 0\n");
+        let mut device = Device::newcomer(&gateway);
+        let endpoint = device.register(&channel(1));
+        Self {
+            gateway,
+            device,
+            endpoint,
+        }
+    }
+
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        Http::connect(self.gateway.push).send(method, path, headers, body)
+    }
+
+    /// Accepted as handed over, and this is what came.
+    pub fn accepted(&mut self, answer: &Answer) -> u64 {
+        assert_accepted(answer, 200);
+        let version = version_of(&self.device.hear());
+        self.device.ack(&channel(1), version);
+        version
+    }
+
+    pub fn put(&mut self, body: &str) -> u64 {
+        let answer = put(&self.gateway, &self.endpoint, body);
+        self.accepted(&answer)
+    }
+}
+
+pub fn unix_secs() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
+/// The version that nobody named: 10 digits.
+pub fn assert_is_now(version: u64, since: u64) {
+    // Within a second one more for each update before it.
+    assert!((since..=unix_secs() + 60).contains(&version), "{version}");
 }
