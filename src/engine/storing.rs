@@ -84,7 +84,9 @@ impl Engine {
                     self.sleepers_loaded(now, sleepers);
                 }
             }
-            Waiting::Sleep(session) => self.may_sleep(session, reply == StoreReply::Done),
+            Waiting::Sleep(session, uaid) => {
+                self.may_sleep(session, uaid, reply == StoreReply::Done);
+            }
             Waiting::Nobody => {}
         }
     }
