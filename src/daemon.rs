@@ -9,23 +9,30 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 use simple_logger::SimpleLogger;
+use smol::channel::Receiver;
 use smol::net::TcpListener;
 use smol::{LocalExecutor, Timer};
 
 use crate::config::Config;
 use crate::engine::{Engine, Input, Settings};
-use crate::io::console::{Console, ConsoleError, Facts};
+use crate::io::broadcast_source::BroadcastSource;
+use crate::io::clock::Clock;
+use crate::io::connect::Connector;
+use crate::io::console::{Console, ConsoleError, Facts, SnapshotRequest};
 use crate::io::data_directory::{DataDirectory, DataDirectoryError};
 use crate::io::gateway::Gateway;
 use crate::io::key_file::{self, KeyFileError};
-use crate::io::signals::StopSignals;
+use crate::io::signals::{ReloadSignals, StopSignals};
 use crate::io::storage_thread::StorageThread;
-use crate::io::{clock, descriptors, entropy, listener};
+use crate::io::tls::{Files, Tls, TlsError};
+use crate::io::{descriptors, entropy, listener};
 use crate::model::durability::Durability;
 use crate::model::ids::DatabaseId;
 use crate::model::store::Opened;
+use crate::model::time::Now;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
+use crate::protocol::peer_url::{PeerUrl, PeerUrlError};
 use crate::storage::{self, FreshDatabase, OpenError, Store, Synchronous};
 
 /// Longest that ending may take: systemd and people wait. What is not committed by then is not
@@ -41,6 +48,7 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
     start_log(&config);
     config.limits.connections_max = descriptors::make_room_for(config.limits.connections_max);
     let mut signals = StopSignals::catch().map_err(ServeError::System)?;
+    let tls = tls(&config)?;
     let directory = DataDirectory::open(&config.data).map_err(ServeError::Directory)?;
     let keys = key_file::load_or_make(&directory.key_file()).map_err(ServeError::Key)?;
     let fresh = FreshDatabase {
@@ -50,7 +58,8 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
     let settings = store_settings(config.durability);
     let (store, opened) =
         Store::open(directory.path(), &settings, fresh).map_err(ServeError::Store)?;
-    let engine = engine(&config, keys.keyring, opened)?;
+    let clock = Clock::new(config.vapid_clock);
+    let engine = engine(&config, clock.read(), keys.keyring, opened)?;
 
     let executor = Rc::new(LocalExecutor::new());
     let running = Rc::clone(&executor);
@@ -74,6 +83,7 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
             .map_err(ServeError::Console)?;
         let gateway = Gateway::new(
             engine,
+            clock,
             config.limits.clone(),
             storage.operations.clone(),
             executor,
@@ -84,12 +94,14 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
             directory.path().display()
         );
 
-        let answering = Rc::clone(&gateway);
-        gateway.spawn(async move { answering.run_snapshots(asked).await });
-        // The engine may have asked for something already.
-        gateway.turn(Input::Timeout);
-        announce(address, console.as_ref().map(Console::address));
-        let accepting = listener::run(Rc::clone(&gateway), push);
+        begin(&gateway, &config, asked)?;
+        let tls = tls.map(|(tls, signals)| {
+            gateway.spawn(Rc::clone(&tls).run_reloads(signals));
+            tls
+        });
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        announce(scheme, address, console.as_ref().map(Console::address));
+        let accepting = listener::run(Rc::clone(&gateway), push, tls);
         let ended = run(&gateway, &storage, accepting, &mut signals).await;
         // The console first: it reads the database, which would keep its log from being emptied.
         if let Some(console) = console {
@@ -98,6 +110,22 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
         storage.stop();
         ended
     }))
+}
+
+/// Starts what goes on by itself.
+fn begin(
+    gateway: &Rc<Gateway>,
+    config: &Config,
+    snapshots: Receiver<SnapshotRequest>,
+) -> Result<(), ServeError> {
+    let answering = Rc::clone(gateway);
+    gateway.spawn(async move { answering.run_snapshots(snapshots).await });
+    if let Some(source) = broadcast_source(config)? {
+        gateway.spawn(source.run(Rc::clone(gateway), config.broadcasts.poll));
+    }
+    // The engine may have asked for something already.
+    gateway.turn(Input::Timeout);
+    Ok(())
 }
 
 /// Runs the tasks that everything hangs on until a signal comes, then ends in order: no more
@@ -140,7 +168,39 @@ async fn run(
     smol::future::or(serving, smol::future::or(storing, ticking)).await
 }
 
-fn engine(config: &Config, keyring: Keyring, opened: Opened) -> Result<Engine, ServeError> {
+fn broadcast_source(config: &Config) -> Result<Option<BroadcastSource>, ServeError> {
+    let broadcasts = &config.broadcasts;
+    Ok(match (&broadcasts.url, &broadcasts.file) {
+        (Some(url), _) => {
+            let url = PeerUrl::endpoint(url.as_str()).map_err(ServeError::Broadcasts)?;
+            Some(BroadcastSource::Url(url, Connector::new(None)))
+        }
+        (None, Some(file)) => Some(BroadcastSource::File(file.clone())),
+        (None, None) => None,
+    })
+}
+
+/// TLS as configured, if it is, and what tells it to read its files again.
+fn tls(config: &Config) -> Result<Option<(Rc<Tls>, ReloadSignals)>, ServeError> {
+    let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) else {
+        return Ok(None);
+    };
+    let files = Files {
+        certificate: certificate.clone(),
+        key: key.clone(),
+    };
+    // Before the files are read: a signal that comes meanwhile must not end the process.
+    let signals = ReloadSignals::catch().map_err(ServeError::System)?;
+    let tls = Tls::load(files, config.tls.only).map_err(ServeError::Tls)?;
+    Ok(Some((tls, signals)))
+}
+
+fn engine(
+    config: &Config,
+    now: Now,
+    keyring: Keyring,
+    opened: Opened,
+) -> Result<Engine, ServeError> {
     let settings = Settings {
         limits: config.limits.clone(),
         durability: config.durability,
@@ -150,7 +210,7 @@ fn engine(config: &Config, keyring: Keyring, opened: Opened) -> Result<Engine, S
         keyring,
         opened,
     };
-    Engine::new(clock::read(), settings).ok_or(ServeError::RunsUsedUp)
+    Engine::new(now, settings).ok_or(ServeError::RunsUsedUp)
 }
 
 fn store_settings(durability: Durability) -> storage::Settings {
@@ -184,13 +244,13 @@ fn start_log(config: &Config) {
 }
 
 /// The one line on standard output: whoever started the program waits for it.
-fn announce(push: SocketAddr, console: Option<SocketAddr>) {
+fn announce(scheme: &str, push: SocketAddr, console: Option<SocketAddr>) {
     let console = console.map_or_else(
         || "off".to_owned(),
         |console| format!("http://{}", reachable(console)),
     );
     let line = format!(
-        "edgepush ready push=http://{} console={console}\n",
+        "edgepush ready push={scheme}://{} console={console}\n",
         reachable(push)
     );
     // Nobody has to read it.
@@ -219,7 +279,11 @@ fn push_address(config: &Config, push: SocketAddr) -> String {
     } else {
         push
     };
-    format!("ws://{}/", reachable(address))
+    let scheme = match &config.tls.certificate {
+        Some(_) => "wss",
+        None => "ws",
+    };
+    format!("{scheme}://{}/", reachable(address))
 }
 
 /// The address that this machine has towards other networks. Nothing is sent: connecting a datagram
@@ -237,8 +301,12 @@ pub enum ServeError {
     Directory(DataDirectoryError),
     /// The key file.
     Key(KeyFileError),
+    /// The certificate or its key.
+    Tls(TlsError),
     /// The database.
     Store(OpenError),
+    /// The URL of the broadcasts.
+    Broadcasts(PeerUrlError),
     /// The push port.
     Listen(SocketAddr, io::Error),
     /// The operator's console.
@@ -256,6 +324,7 @@ impl fmt::Display for ServeError {
         match self {
             Self::Directory(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
+            Self::Tls(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
             Self::Listen(address, error) => {
                 write!(
@@ -264,6 +333,7 @@ impl fmt::Display for ServeError {
                 )
             }
             Self::Console(error) => error.fmt(f),
+            Self::Broadcasts(error) => write!(f, "broadcasts.url: {error}"),
             Self::RunsUsedUp => f.write_str("database has been started too often; move it away"),
             Self::StorageDied => f.write_str("storage thread died; see the log above"),
             Self::System(error) => write!(f, "the system refuses what the program needs: {error}"),

@@ -6,24 +6,24 @@
 mod support;
 
 use serde_json::json;
+use support::signer::Signer;
 use support::{Gateway, Http, UserAgent, channel, path_of};
 
-/// A user agent that is away, and its two endpoints: open, and restricted to [`KEY`].
+/// A user agent that is away, and its two endpoints: open, and restricted to the first [`Signer`].
 struct Away {
     gateway: Gateway,
     open: String,
     restricted: String,
 }
 
-const KEY: &str =
-    "BJsbCP4YcRlbBbpfWqGXqOiofhriqiG0KjdMaDwbHS3eHzj3J2vK74EWjokhG7WQH_l-SRvApsvBUNnnyz4lXnU";
-
 impl Away {
     fn start() -> Self {
-        let gateway = Gateway::start();
+        // What a token says of time is a matter of tests/vapid.rs.
+        let gateway = Gateway::with_config("[vapid]\nclock = \"untrusted\"\n");
         let mut agent = UserAgent::hello(&gateway, None);
         let open = agent.register(&channel(1));
-        let with_key = json!({"messageType": "register", "channelID": channel(2), "key": KEY});
+        let key = Signer::new(1).public_key();
+        let with_key = json!({"messageType": "register", "channelID": channel(2), "key": key});
         let restricted = agent.register_with(&with_key);
         Self {
             gateway,
@@ -180,8 +180,9 @@ fn restricted_subscription_takes_messages_of_its_own_key_only() {
         let answer = away.http().send("POST", &away.restricted, &headers, b"");
         (answer.status, answer.body)
     };
-    assert_eq!(with(format!("vapid t=a.b.c, k={KEY}")).0, 201);
-    let (status, body) = with("vapid t=a.b.c, k=AAAA".to_owned());
+    let (owner, other) = (Signer::new(1), Signer::new(2));
+    assert_eq!(with(owner.authorization("http://localhost", 0)).0, 201);
+    let (status, body) = with(other.authorization("http://localhost", 0));
     assert_eq!(status, 401);
     assert!(
         String::from_utf8(body)
@@ -197,8 +198,11 @@ fn restricted_subscription_takes_messages_of_its_own_key_only() {
 
     let draft = [
         ("TTL", "0"),
-        ("Authorization", "WebPush a.b.c"),
-        ("Crypto-Key", &format!("p256ecdsa={KEY}")),
+        (
+            "Authorization",
+            &format!("WebPush {}", owner.token("http://localhost", 0)),
+        ),
+        ("Crypto-Key", &format!("p256ecdsa={}", owner.public_key())),
     ];
     assert_eq!(
         away.http()

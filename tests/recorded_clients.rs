@@ -62,8 +62,10 @@ struct Replay {
 
 impl Replay {
     fn run(recording: &str) -> Seen {
-        // Answers do not wait for acks here, so that one thing can come after the other.
-        let gateway = Gateway::with_config("[limits]\nack_window_millis = 0\n");
+        // Answers do not wait for acks here, so that one thing can come after the other. The
+        // VAPID tokens are real, and were made out for the day of the recording.
+        let config = "[limits]\nack_window_millis = 0\n[vapid]\nclock = \"untrusted\"\n";
+        let gateway = Gateway::with_config(config);
         let mut replay = Self {
             gateway,
             agents: HashMap::new(),
@@ -143,12 +145,19 @@ impl Replay {
             .to_owned();
         let unknown = !self.channels.contains(&channel);
         match recorded["messageType"].as_str() {
-            // There are no broadcasts in this version.
+            // What there is to broadcast is not in the recording.
             Some("broadcast") => return,
             Some("notification") if unknown => return,
             _ => {}
         }
-        let said = self.agent(connection).receive();
+        let mut said = self.agent(connection).receive();
+        if said["messageType"] == "broadcast" {
+            // Nothing is broadcast here, which the main service would say as well.
+            let errors =
+                serde_json::json!({"remote-settings/monitor_changes": "Broadcast not found"});
+            assert_eq!(said["broadcasts"], serde_json::json!({"errors": errors}));
+            said = self.agent(connection).receive();
+        }
         for field in [
             "messageType",
             "status",
@@ -181,14 +190,19 @@ impl Replay {
 
     /// Posts as recorded, if the endpoint is one of ours; the status.
     fn post(&mut self, line: &Value) -> Option<u16> {
-        let endpoint = self.ours.get(line["url"].as_str().unwrap())?;
+        let url = line["url"].as_str().unwrap();
+        let endpoint = self.ours.get(url)?;
+        let host = url.strip_suffix(&path_of(url)).unwrap();
+        let host = host.strip_prefix("http://").unwrap();
         let body = line["body_b64"].as_str().unwrap();
         let body = BASE64.decode(body.as_bytes()).unwrap();
         let headers = line["headers"].as_object().unwrap().iter();
-        let headers: Vec<(&str, &str)> = headers
+        let mut headers: Vec<(&str, &str)> = headers
             .filter(|(name, _)| !name.eq_ignore_ascii_case("content-length"))
             .map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
             .collect();
+        // What the token is made out for.
+        headers.push(("Host", host));
         let method = line["method"].as_str().unwrap();
         let mut http = Http::connect(self.gateway.push);
         let answer = http.send(method, &path_of(endpoint), &headers, &body);

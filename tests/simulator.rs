@@ -16,6 +16,8 @@ mod frames;
 mod plan;
 #[path = "simulator/rng.rs"]
 mod rng;
+#[path = "support/signer.rs"]
+mod signer;
 #[path = "simulator/tally.rs"]
 mod tally;
 #[path = "simulator/user_agent.rs"]

@@ -37,8 +37,19 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("new_v4", &[], "take random bytes as an argument"),
     (
         "use ring::",
-        &["io/entropy.rs", "protocol/keyring.rs"],
+        &[
+            "io/entropy.rs",
+            "protocol/encryption/",
+            "protocol/keyring.rs",
+            "protocol/vapid_key.rs",
+            "protocol/vapid_token.rs",
+        ],
         "ask the keyring",
+    ),
+    (
+        "p256::",
+        &["protocol/encryption/keys.rs"],
+        "take a `PrivateKey` or a `PublicKey`",
     ),
     ("rusqlite", &["storage/"], "ask for a `StoreOp`"),
     (
@@ -48,18 +59,33 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "async_tungstenite",
-        &["io/websocket.rs", "io/http.rs", "daemon.rs"],
+        &[
+            "io/websocket.rs",
+            "io/http.rs",
+            "io/agent_socket.rs",
+            "daemon.rs",
+        ],
         "return an `Output`",
     ),
     (
         "hyper::",
-        &["io/http.rs"],
+        &["io/http.rs", "io/http_client.rs"],
         "handle a `Request` in the engine",
+    ),
+    (
+        "rustls::",
+        &["io/tls.rs", "io/stream.rs", "io/connect.rs"],
+        "read and write a `Stream`",
+    ),
+    (
+        "rustls_native_certs",
+        &["io/connect.rs"],
+        "ask the `Connector`",
     ),
     ("toml::", &["config/document.rs"], "ask the document"),
     (
         "thread::Builder",
-        &["io/console/", "io/storage_thread.rs"],
+        &["io/console/", "io/storage_thread.rs", "io/aside.rs"],
         "everything else is on one thread",
     ),
     ("smol::spawn", &[], "spawn on the gateway's own executor"),

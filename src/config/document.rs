@@ -103,7 +103,7 @@ impl Reader<'_> {
                     set(&mut self.draft.config, on);
                     self.note(key, line, Ok(()));
                 }
-                None => self.wrong_type(key, line, "must be true or false"),
+                None => self.wrong_type(key, line, "must be true or false, without quotes"),
             },
             Kind::Networks(set) => match value.get_ref().as_array() {
                 Some(list) => self.read_networks(key, line, list, set),
@@ -116,8 +116,12 @@ impl Reader<'_> {
                     .collect::<Vec<_>>()
                     .join(" or ");
                 let fits = |number: u64| numbers.contains(&number);
-                let set = |config: &mut Config, number| set(config, number);
                 self.read_number(key, value, &format!("must be {shape}"), fits, set);
+            }
+            Kind::Whole { min, max, set } => {
+                let shape = format!("must be a whole number from {min} to {max}");
+                let fits = |number: u64| (min..=max).contains(&number);
+                self.read_number(key, value, &shape, fits, set);
             }
             Kind::Number { min, max, set } => {
                 let shape = format!("must be a whole number from {min} to {max}");
@@ -273,12 +277,12 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_with_their_lines() {
-        let text = "board = \"pi\"\n[broadcasts]\npoll_secs = 3\n[upstream]\n\
+        let text = "board = \"pi\"\n[broadcasts]\npoll = 3\n[upstream]\n\
                     [access]\njoin_tokens = []\n[limits]\nspeed = 1\n";
         assert_eq!(
             faults(text),
             "f:1: unknown key \"board\"\n\
-             f:2: unknown key \"broadcasts\"\n\
+             f:3: unknown key \"poll\" in [broadcasts]\n\
              f:4: unknown key \"upstream\"\n\
              f:6: unknown key \"join_tokens\" in [access]\n\
              f:8: unknown key \"speed\" in [limits]"
@@ -330,6 +334,15 @@ mod tests {
             ),
             ("log = info", "f:1: log must be text in quotes"),
             ("[data]", "f:1: data must be text in quotes"),
+            ("tls.key = 1", "f:1: key must be text in quotes"),
+            (
+                "tls.only = \"true\"",
+                "f:1: only must be true or false, without quotes",
+            ),
+            (
+                "tls.only = yes",
+                "f:1: only must be true or false, without quotes",
+            ),
             (
                 "limits = 3",
                 "f:1: limits must be a table: [limits] and its keys below",
@@ -348,7 +361,7 @@ mod tests {
             ),
             (
                 "simplepush.udp_wakeup = 1",
-                "f:1: udp_wakeup must be true or false",
+                "f:1: udp_wakeup must be true or false, without quotes",
             ),
             (
                 "simplepush.offline_status = \"200\"",

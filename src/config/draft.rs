@@ -111,6 +111,33 @@ impl Draft {
                 "console and listen take the same port; change one of them".to_owned(),
             );
         }
+        let broadcasts = &self.config.broadcasts;
+        if broadcasts.url.is_some() && broadcasts.file.is_some() {
+            self.refuse_pair(
+                ["file", "url"],
+                "url and file are both set; broadcasts come from one of them".to_owned(),
+            );
+        }
+        self.check_tls();
+    }
+
+    fn check_tls(&mut self) {
+        let tls = &self.config.tls;
+        match (&tls.certificate, &tls.key) {
+            (Some(_), None) => self.refuse_pair(
+                ["certificate", "key"],
+                "certificate is set and key is not; set both or neither".to_owned(),
+            ),
+            (None, Some(_)) => self.refuse_pair(
+                ["certificate", "key"],
+                "key is set and certificate is not; set both or neither".to_owned(),
+            ),
+            (None, None) if tls.only => self.refuse_pair(
+                ["only", "certificate"],
+                "only is true; it needs certificate and key, or nobody can connect".to_owned(),
+            ),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
     }
 
     /// Reports what is wrong with two keys together, at the first of them that was set.

@@ -29,6 +29,12 @@ pub(super) enum Kind {
         numbers: &'static [u64],
         set: fn(&mut Config, u64),
     },
+    /// A whole number within bounds, both included, that is no limit.
+    Whole {
+        min: u64,
+        max: u64,
+        set: fn(&mut Config, u64),
+    },
     /// A list of networks.
     Networks(fn(&mut Config, Vec<Network>)),
     /// A whole number within bounds, both included.
@@ -40,7 +46,14 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 3] = ["access", "limits", "simplepush"];
+pub(super) const TABLES: [&str; 6] = [
+    "access",
+    "broadcasts",
+    "limits",
+    "simplepush",
+    "tls",
+    "vapid",
+];
 
 /// The key of this name in this table.
 pub(super) fn find(table: &str, name: &str) -> Option<&'static Key> {
@@ -56,7 +69,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 32] = [
+pub(super) static KEYS: [Key; 39] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -67,6 +80,25 @@ pub(super) static KEYS: [Key; 32] = [
         table: "access",
         name: "websocket_from",
         kind: Kind::Networks(|c, networks| c.access.websocket_from = networks),
+    },
+    Key {
+        table: "broadcasts",
+        name: "url",
+        kind: Kind::Text(values::set_broadcasts_url),
+    },
+    Key {
+        table: "broadcasts",
+        name: "file",
+        kind: Kind::Text(values::set_broadcasts_file),
+    },
+    Key {
+        table: "broadcasts",
+        name: "poll_secs",
+        kind: Kind::Whole {
+            min: 1,
+            max: 86_400,
+            set: |c, n| c.broadcasts.poll = secs(n),
+        },
     },
     Key {
         table: "simplepush",
@@ -90,6 +122,26 @@ pub(super) static KEYS: [Key; 32] = [
         table: "simplepush",
         name: "udp_proxy",
         kind: Kind::Text(values::set_udp_proxy),
+    },
+    Key {
+        table: "tls",
+        name: "certificate",
+        kind: Kind::Text(values::set_certificate),
+    },
+    Key {
+        table: "tls",
+        name: "key",
+        kind: Kind::Text(values::set_key),
+    },
+    Key {
+        table: "tls",
+        name: "only",
+        kind: Kind::Switch(|config, on| config.tls.only = on),
+    },
+    Key {
+        table: "vapid",
+        name: "clock",
+        kind: Kind::Text(values::set_vapid_clock),
     },
     number("hello_timeout_secs", 1, 300, |l, n| {
         l.hello_timeout = secs(n)
@@ -191,7 +243,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
 
-    use super::super::{Config, Flags};
+    use super::super::Flags;
     use super::*;
 
     /// A row of a table of `docs/configuration.md`: table, name, default, bounds.
@@ -237,12 +289,17 @@ mod tests {
         let mut compared = 0;
         for (table, name, default, _) in documented() {
             if default == "none" {
-                let defaults = Config::default();
-                match name {
-                    "public_url" => assert_eq!(defaults.public_url, None),
-                    "udp_proxy" => assert_eq!(defaults.simplepush.udp_proxy, None),
-                    other => panic!("{other} has a default"),
-                }
+                let config = Config::default();
+                let unset = match name {
+                    "public_url" => config.public_url.is_none(),
+                    "url" => config.broadcasts.url.is_none(),
+                    "file" => config.broadcasts.file.is_none(),
+                    "udp_proxy" => config.simplepush.udp_proxy.is_none(),
+                    "certificate" => config.tls.certificate.is_none(),
+                    "key" => config.tls.key.is_none(),
+                    _ => false,
+                };
+                assert!(unset, "{name}");
             } else {
                 let config = load(&file_with(table, name, default));
                 assert_eq!(config, Ok(Config::default()), "{name}");
@@ -272,7 +329,11 @@ mod tests {
     fn every_number_is_taken_at_its_bounds_and_refused_past_them() {
         let numbers = KEYS.iter().filter_map(|key| match key.kind {
             Kind::Number { min, max, .. } => Some((key.name, min, max)),
-            Kind::Text(_) | Kind::Switch(_) | Kind::OneOf { .. } | Kind::Networks(_) => None,
+            Kind::Text(_)
+            | Kind::Switch(_)
+            | Kind::OneOf { .. }
+            | Kind::Whole { .. }
+            | Kind::Networks(_) => None,
         });
         let (mut lowest, mut highest) = ("[limits]\n".to_owned(), "[limits]\n".to_owned());
         let mut past = 0;

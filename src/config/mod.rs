@@ -10,6 +10,7 @@ mod values;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use log::LevelFilter;
 
@@ -18,6 +19,7 @@ use crate::model::durability::Durability;
 use crate::model::limits::Limits;
 use crate::model::public_url::PublicUrl;
 use crate::model::simplepush::SimplePush;
+use crate::model::time::ClockTrust;
 
 pub use self::faults::Faults;
 
@@ -46,10 +48,27 @@ pub struct Config {
     pub durability: Durability,
     /// Who may open a websocket.
     pub access: Access,
+    /// Where broadcasts come from.
+    pub broadcasts: Broadcasts,
     /// What may be chosen about SimplePush.
     pub simplepush: SimplePush,
+    /// Whether the push port takes TLS.
+    pub tls: Tls,
+    /// When VAPID tokens are refused by their expiry.
+    pub vapid_clock: ClockTrust,
     /// The numbers that may be tuned.
     pub limits: Limits,
+}
+
+/// TLS on the push port: with both files or with none.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Tls {
+    /// The file of the certificate and those between it and its authority, in PEM.
+    pub certificate: Option<PathBuf>,
+    /// The file of its private key, in PEM.
+    pub key: Option<PathBuf>,
+    /// Whether connections without TLS are refused.
+    pub only: bool,
 }
 
 impl Config {
@@ -81,8 +100,32 @@ impl Default for Config {
             log: LevelFilter::Info,
             durability: Durability::default(),
             access: Access::default(),
+            broadcasts: Broadcasts::default(),
             simplepush: SimplePush::default(),
+            tls: Tls::default(),
+            vapid_clock: ClockTrust::default(),
             limits: Limits::default(),
+        }
+    }
+}
+
+/// Where broadcasts come from: one of the two, or nowhere.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Broadcasts {
+    /// A server that has them in the megaphone's form.
+    pub url: Option<PublicUrl>,
+    /// A file that has them in the same form.
+    pub file: Option<PathBuf>,
+    /// How often that is looked at.
+    pub poll: Duration,
+}
+
+impl Default for Broadcasts {
+    fn default() -> Self {
+        Self {
+            url: None,
+            file: None,
+            poll: Duration::from_secs(30),
         }
     }
 }
@@ -106,8 +149,6 @@ pub struct Flags {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use crate::model::access::Network;
 
     use super::*;
@@ -134,11 +175,20 @@ mod tests {
             durability = "relaxed"
             [access]
             websocket_from = ["private", "203.0.113.0/24"]
+            [broadcasts]
+            file = "broadcasts.json"
+            poll_secs = 5
             [simplepush]
             offline_status = 200
             udp_wakeup = true
             udp_from = ["10.0.0.0/8"]
             udp_proxy = "http://operator.example/wakeup"
+            [tls]
+            certificate = "/etc/edgepush/fullchain.pem"
+            key = "privkey.pem"
+            only = true
+            [vapid]
+            clock = "trusted"
             [limits]
             ack_window_millis = 20
         "#;
@@ -149,10 +199,21 @@ mod tests {
             public_url: PublicUrl::new("https://push.example.org").ok(),
             log: LevelFilter::Debug,
             durability: Durability::Relaxed,
+            tls: Tls {
+                certificate: Some(PathBuf::from("/etc/edgepush/fullchain.pem")),
+                key: Some(PathBuf::from("privkey.pem")),
+                only: true,
+            },
+            vapid_clock: ClockTrust::Always,
             ..Config::default()
         };
         let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();
         expected.access.websocket_from.push(block);
+        expected.broadcasts = Broadcasts {
+            url: None,
+            file: Some(PathBuf::from("broadcasts.json")),
+            poll: Duration::from_secs(5),
+        };
         expected.simplepush = SimplePush {
             offline_status: 200,
             udp_wakeup: true,
@@ -236,12 +297,28 @@ mod tests {
                 "/etc/edgepush.toml:2: bytes_per_user_agent_max is 20001; it must be at most stored_bytes_max, which is 20000",
             ),
             (
+                "[broadcasts]\nurl = \"http://h/b\"\nfile = \"b.json\"",
+                "/etc/edgepush.toml:3: url and file are both set; broadcasts come from one of them",
+            ),
+            (
                 "console = \":8090\"",
                 "/etc/edgepush.toml:1: console and listen take the same port; change one of them",
             ),
             (
                 "listen = \"127.0.0.1:8091\"",
                 "/etc/edgepush.toml:1: console and listen take the same port; change one of them",
+            ),
+            (
+                "[tls]\ncertificate = \"c\"",
+                "/etc/edgepush.toml:2: certificate is set and key is not; set both or neither",
+            ),
+            (
+                "[tls]\nkey = \"k\"\nonly = true",
+                "/etc/edgepush.toml:2: key is set and certificate is not; set both or neither",
+            ),
+            (
+                "[tls]\nonly = true",
+                "/etc/edgepush.toml:2: only is true; it needs certificate and key, or nobody can connect",
             ),
         ];
         for (text, fault) in refusals {
@@ -260,6 +337,8 @@ mod tests {
         let fitting = [
             "[limits]\nping_interval_secs = 5\npong_timeout_secs = 4",
             "[limits]\nbytes_per_user_agent_max = 20_000\nstored_bytes_max = 20_000",
+            "[tls]\ncertificate = \"c\"\nkey = \"k\"\nonly = true",
+            "[tls]\nonly = false",
             "listen = \"0\"\nconsole = \"0\"",
             "listen = \"127.0.0.1:80\"\nconsole = \"127.0.0.2:80\"",
         ];
@@ -273,6 +352,9 @@ mod tests {
         let text = "[limits]\nping_interval_secs = 3\npong_timeout_secs = 0";
         let fault =
             "/etc/edgepush.toml:3: pong_timeout_secs must be a whole number from 1 to 300, not 0";
+        assert_eq!(load(text, &Flags::default()), Err(fault.to_owned()));
+        let text = "[tls]\ncertificate = \"\"\nkey = \"k\"\nonly = true";
+        let fault = "/etc/edgepush.toml:2: certificate must name a PEM file, such as \"/etc/edgepush/fullchain.pem\"";
         assert_eq!(load(text, &Flags::default()), Err(fault.to_owned()));
     }
 

@@ -1,12 +1,14 @@
 //! The text of a value to the value. An error says what the value must be, without repeating it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use log::LevelFilter;
 
 use crate::model::access::Network;
 use crate::model::durability::Durability;
 use crate::model::public_url::PublicUrl;
+use crate::model::time::ClockTrust;
 
 use super::{CONSOLE_DEFAULT, Config, LISTEN_DEFAULT};
 
@@ -35,6 +37,18 @@ pub(super) fn set_data(config: &mut Config, text: &str) -> Result<(), String> {
         return Err("must name a directory, such as \"/var/lib/edgepush\"".to_owned());
     }
     config.data = text.into();
+    Ok(())
+}
+
+pub(super) fn set_certificate(config: &mut Config, text: &str) -> Result<(), String> {
+    const SHAPE: &str = "must name a PEM file, such as \"/etc/edgepush/fullchain.pem\"";
+    config.tls.certificate = Some(file(text).ok_or(SHAPE)?);
+    Ok(())
+}
+
+pub(super) fn set_key(config: &mut Config, text: &str) -> Result<(), String> {
+    const SHAPE: &str = "must name a PEM file, such as \"/etc/edgepush/privkey.pem\"";
+    config.tls.key = Some(file(text).ok_or(SHAPE)?);
     Ok(())
 }
 
@@ -71,10 +85,34 @@ pub(super) fn set_offline_status(config: &mut Config, number: u64) {
     config.simplepush.offline_status = if number == 200 { 200 } else { 202 };
 }
 
+pub(super) fn set_broadcasts_url(config: &mut Config, text: &str) -> Result<(), String> {
+    let url = PublicUrl::new(text).map_err(|error| error.to_string())?;
+    config.broadcasts.url = Some(url);
+    Ok(())
+}
+
+pub(super) fn set_broadcasts_file(config: &mut Config, text: &str) -> Result<(), String> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("must name a file".to_owned());
+    }
+    config.broadcasts.file = Some(text.into());
+    Ok(())
+}
+
 /// An URL of somebody else is as limited as our own.
 pub(super) fn set_udp_proxy(config: &mut Config, text: &str) -> Result<(), String> {
     let url = PublicUrl::new(text).map_err(|error| error.to_string())?;
     config.simplepush.udp_proxy = Some(url.as_str().into());
+    Ok(())
+}
+
+pub(super) fn set_vapid_clock(config: &mut Config, text: &str) -> Result<(), String> {
+    config.vapid_clock = match text {
+        "auto" => ClockTrust::Auto,
+        "trusted" => ClockTrust::Always,
+        "untrusted" => ClockTrust::Never,
+        _ => return Err("must be \"auto\", \"trusted\" or \"untrusted\"".to_owned()),
+    };
     Ok(())
 }
 
@@ -99,6 +137,12 @@ pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
     network
         .map(|network| vec![network])
         .map_err(|error| error.to_string())
+}
+
+/// The path of a file; whether it is there is seen when it is read.
+fn file(text: &str) -> Option<PathBuf> {
+    let usable = !text.is_empty() && !text.contains('\0');
+    usable.then(|| text.into())
 }
 
 /// `ADDRESS:PORT`, or `:PORT` or `PORT` at `ip`.
@@ -168,6 +212,21 @@ mod tests {
         let mut config = Config::default();
         assert_eq!(set_console(&mut config, "off"), Ok(()));
         assert_eq!(config.console, None);
+    }
+
+    #[test]
+    fn clock_of_vapid_is_one_word_of_three() {
+        let mut config = Config::default();
+        for (text, trust) in [
+            ("untrusted", ClockTrust::Never),
+            ("trusted", ClockTrust::Always),
+            ("auto", ClockTrust::Auto),
+        ] {
+            assert_eq!(set_vapid_clock(&mut config, text), Ok(()));
+            assert_eq!(config.vapid_clock, trust);
+        }
+        let refused = set_vapid_clock(&mut config, "Auto").unwrap_err();
+        assert_eq!(refused, "must be \"auto\", \"trusted\" or \"untrusted\"");
     }
 
     #[test]

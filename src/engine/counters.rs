@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub uptime_secs: u64,
     /// What is wrong with the storage, if its last write failed.
     pub storage_fault: Option<StoreError>,
+    /// Whether VAPID tokens are refused by their expiry.
+    pub wall_clock_trusted: bool,
 }
 
 /// Sums since the start. Each only grows.
@@ -34,6 +36,12 @@ pub struct Counters {
     pub messages_refused: u64,
     /// Push messages refused for the gateway's own state (429, 503).
     pub messages_turned_away: u64,
+    /// VAPID tokens whose signature was checked and which were right in all else.
+    pub vapid_verified: u64,
+    /// VAPID tokens that had been verified before: no signature was checked.
+    pub vapid_remembered: u64,
+    /// `Authorization` headers that were refused, those with the wrong key for an endpoint included.
+    pub vapid_refused: u64,
     /// Notifications sent to user agents, repeated ones included.
     pub notifications_sent: u64,
     /// Push messages that a user agent acked.

@@ -109,7 +109,7 @@ impl Engine {
             return self.refuse(request, Problem::BadToken);
         };
         let endpoint = &target.endpoint;
-        if let Err(problem) = push_request::authorize(endpoint, &head.headers) {
+        if let Err(problem) = self.authorize(now, endpoint, &head) {
             return self.refuse(request, problem);
         }
         let base_url = head.base_url.clone();

@@ -1,5 +1,6 @@
 //! What can happen to the engine, and what it asks for: the whole of its language with `io`.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
@@ -65,6 +66,8 @@ pub enum Input<'a> {
         /// What it asks.
         head: Box<Request>,
     },
+    /// The source of broadcasts has been read: each with its version.
+    Broadcasts(BTreeMap<String, String>),
     /// Replies of the storage thread, in the order of their operations.
     Stored(Vec<StoreReply>),
     /// [`Engine::next_deadline`](super::Engine::next_deadline) has passed. Harmless when early or repeated.

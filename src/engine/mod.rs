@@ -8,6 +8,8 @@
 //!    comes first.
 
 mod agent;
+mod authorization;
+mod broadcasts;
 mod channels;
 pub mod counters;
 mod deadlines;
@@ -26,6 +28,8 @@ mod version_clock;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use authorization::VerifiedTokens;
+use broadcasts::Broadcasts;
 use counters::Snapshot;
 use deadlines::Deadlines;
 use desk::Desk;
@@ -64,9 +68,11 @@ pub struct Engine {
     /// Which of them is a user agent's newest.
     newest: HashMap<Uaid, SessionId>,
     deadlines: Deadlines<SessionId>,
+    verified: VerifiedTokens,
     /// Held messages by the end of their window. All windows are equally long, so it is in order.
     windows: VecDeque<(Instant, SessionId, MessageId)>,
     sleep: Sleep,
+    broadcasts: Broadcasts,
     sweep_at: Option<Instant>,
     save_time_at: Option<Instant>,
     storage_fault: Option<StoreError>,
@@ -107,8 +113,10 @@ impl Engine {
             sessions: BTreeMap::new(),
             newest: HashMap::new(),
             deadlines: Deadlines::new(),
+            verified: VerifiedTokens::default(),
             windows: VecDeque::new(),
             sleep: Sleep::new(),
+            broadcasts: Broadcasts::default(),
             sweep_at: now.monotonic.checked_add(SWEEP_INTERVAL),
             save_time_at: now.monotonic.checked_add(SAVE_TIME_INTERVAL),
             storage_fault: None,
@@ -130,6 +138,7 @@ impl Engine {
             Input::AllSent { session } => self.session_all_sent(now, session),
             Input::Gone { session } => self.session_gone(session),
             Input::Request { request, head } => self.request(now, request, *head),
+            Input::Broadcasts(versions) => self.broadcasts_read(versions),
             Input::Stored(replies) => self.stored(now, replies),
             Input::Timeout => self.timeout(now),
             Input::Stop => self.begin_stop(now),
@@ -179,6 +188,7 @@ impl Engine {
             store_queue: count(self.desk.out.waiting_len()),
             uptime_secs: running.as_secs(),
             storage_fault: self.storage_fault,
+            wall_clock_trusted: now.wall_is_trusted,
         }
     }
 

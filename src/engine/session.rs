@@ -20,9 +20,9 @@ use crate::model::ids::Uaid;
 use crate::model::store::{StoreOp, Subscription};
 use crate::model::time::Now;
 use crate::model::wakeup::Wakeup;
-use crate::protocol::client_message::{self, ClientMessage};
+use crate::protocol::client_message::{self, Broadcasts, ClientMessage};
 use crate::protocol::http::BaseUrl;
-use crate::protocol::server_message;
+use crate::protocol::server_message::{self, BroadcastAnswer};
 use crate::protocol::simplepush_message;
 
 /// After a hello that was answered with a new UAID the websocket is not closed for this long:
@@ -38,6 +38,8 @@ pub(super) struct Session {
     /// What a SimplePush user agent said in its hello.
     pub(super) simplepush: Option<Box<SimplePushFacts>>,
     pub(super) peer: IpAddr,
+    /// The broadcasts that its hello named, until that is answered.
+    listens_to: Vec<(Box<str>, Box<str>)>,
     /// How the user agent reached us.
     base_url: Option<BaseUrl>,
     random: [u8; 8],
@@ -97,13 +99,13 @@ impl Session {
     }
 
     /// The answer to its hello.
-    pub(super) fn greeting(&self, uaid: Uaid) -> String {
+    pub(super) fn greeting(&self, uaid: Uaid, broadcasts: &BroadcastAnswer) -> String {
         match (self.dialect, &self.simplepush) {
             (Some(Dialect::SimplePush), facts) => {
                 let spelling = facts.as_ref().and_then(|facts| facts.spelling.as_deref());
                 server_message::simplepush_hello(uaid, spelling)
             }
-            (Some(Dialect::WebPush) | None, _) => server_message::hello(uaid),
+            (Some(Dialect::WebPush) | None, _) => server_message::hello(uaid, broadcasts),
         }
     }
 
@@ -140,6 +142,7 @@ impl Engine {
             state: State::AwaitingHello,
             dialect: simplepush_path.then_some(Dialect::SimplePush),
             simplepush: None,
+            listens_to: Vec::new(),
             peer,
             base_url,
             random,
@@ -189,7 +192,9 @@ impl Engine {
             (State::AwaitingHello | State::Identified(_), ClientMessage::Ping) => {
                 self.app_ping(now, id);
             }
-            (State::AwaitingHello, ClientMessage::Hello { uaid }) => self.hello(now, id, uaid),
+            (State::AwaitingHello, ClientMessage::Hello { uaid, broadcasts }) => {
+                self.hello(now, id, uaid, &broadcasts);
+            }
             (State::AwaitingHello, _) => self.end_session(now, id, CloseReason::HelloExpected),
             (State::Identified(_) | State::Loading { .. }, ClientMessage::Hello { .. }) => {
                 self.end_session(now, id, CloseReason::SecondHello);
@@ -206,8 +211,10 @@ impl Engine {
             (State::Identified(_), ClientMessage::Nack) => {
                 Counters::add(&mut self.desk.out.counters.nacks);
             }
-            // There are no broadcasts: nothing differs from what the user agent has.
-            (State::Identified(_), ClientMessage::BroadcastSubscribe) => {}
+            (State::Identified(_), ClientMessage::BroadcastSubscribe(wanted)) => {
+                let wanted = wanted.iter().map(|(id, has)| (&**id, &**has));
+                self.broadcast_subscribe(id, wanted);
+            }
             // The caller has been told to pause, or the websocket is about to be closed.
             (State::Loading { .. } | State::Leaving(..), _) => {}
         }
@@ -344,11 +351,15 @@ impl Engine {
     }
 
     /// A UAID of ours is kept, also when the database does not know it; any other is replaced.
-    fn hello(&mut self, now: Now, id: SessionId, uaid: Option<Uaid>) {
+    fn hello(&mut self, now: Now, id: SessionId, uaid: Option<Uaid>, wanted: &Broadcasts<'_>) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
         session.dialect = Some(Dialect::WebPush);
+        let has = wanted
+            .iter()
+            .map(|(id, has)| (Box::from(&**id), Box::from(&**has)));
+        session.listens_to = has.collect();
         match uaid.filter(|uaid| self.desk.keyring.is_ours(*uaid)) {
             None => self.newcomer(now, id),
             Some(uaid) => self.returning(now, id, uaid, false),
@@ -396,7 +407,12 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
         };
-        self.desk.out.send(id, session.greeting(agent.uaid));
+        let wanted = std::mem::take(&mut session.listens_to);
+        let wanted = wanted.iter().map(|(id, has)| (&**id, &**has));
+        let broadcasts = self.broadcasts.subscribe(id, wanted);
+        self.desk
+            .out
+            .send(id, session.greeting(agent.uaid, &broadcasts));
         agent.catch_up(now, &mut self.desk);
         session.state = State::Identified(Box::new(agent));
         self.watch_silence(id);
@@ -458,6 +474,7 @@ impl Engine {
         self.leave(id, CloseReason::GoingAway);
         let mut session = self.sessions.remove(&id)?;
         self.deadlines.set(id, &mut session.alarm, None);
+        self.broadcasts.forget(id);
         Some(session)
     }
 

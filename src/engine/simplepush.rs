@@ -10,7 +10,7 @@ use crate::model::ids::Uaid;
 use crate::model::store::StoreOp;
 use crate::model::time::Now;
 use crate::model::wakeup::Wakeup;
-use crate::protocol::server_message;
+use crate::protocol::server_message::{self, BroadcastAnswer};
 use crate::protocol::simplepush_message::{
     self, Hello, Refusal, SimplePushMessage, SpelledChannel, SpelledUaid, VersionAck,
 };
@@ -129,7 +129,9 @@ impl Engine {
                 facts.spelling = Some(named.spelling);
             }
         }
-        self.desk.out.send(id, session.greeting(uaid));
+        self.desk
+            .out
+            .send(id, session.greeting(uaid, &BroadcastAnswer::default()));
         if let Some(agent) = session.agent_mut() {
             agent.repeat_all(now, &mut self.desk);
         }

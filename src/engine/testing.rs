@@ -12,7 +12,7 @@ use crate::model::simplepush::SimplePush;
 use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply, Subscription};
 use crate::model::time::{Now, ServiceTime, UnixTime};
 use crate::model::version::Version;
-use crate::protocol::http::{BaseUrl, Request, Upgrade};
+use crate::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
 use crate::protocol::keyring::Keyring;
 use crate::protocol::push_request::{Body, PushHeaders};
 
@@ -29,6 +29,8 @@ pub(super) struct Table {
     pub(super) engine: Engine,
     now: Now,
     names: u64,
+    /// The `Host` of requests.
+    pub(super) reached_by: &'static str,
     pub(super) asked: Vec<StoreOp>,
 }
 
@@ -63,6 +65,7 @@ impl Table {
         let now = Now {
             monotonic: Instant::now(),
             wall: UnixTime::from_secs(0),
+            wall_is_trusted: false,
         };
         let settings = Settings {
             limits,
@@ -82,6 +85,7 @@ impl Table {
             engine: Engine::new(now, settings).unwrap(),
             now,
             names: 0,
+            reached_by: "pi",
             asked: Vec::new(),
         };
         assert_eq!(table.input(Input::Timeout), []);
@@ -127,6 +131,15 @@ impl Table {
         self.now.monotonic
     }
 
+    pub(super) const fn set_wall(&mut self, secs: u64, trusted: bool) {
+        self.now.wall = UnixTime::from_secs(secs);
+        self.now.wall_is_trusted = trusted;
+    }
+
+    pub(super) fn snapshot(&self) -> super::counters::Snapshot {
+        self.engine.snapshot(self.now)
+    }
+
     fn name(&mut self) -> u64 {
         self.names += 1;
         self.names
@@ -137,7 +150,7 @@ impl Table {
         let outs = self.input(Input::Opened(Opening {
             session: SessionId(id),
             peer: PEER,
-            base_url: BaseUrl::of_host("pi"),
+            base_url: BaseUrl::of_host(Scheme::Http, "pi"),
             simplepush_path: false,
             random: id.to_be_bytes(),
         }));
@@ -220,7 +233,7 @@ impl Table {
             method: method.to_owned(),
             path: path.to_owned(),
             query: None,
-            base_url: BaseUrl::of_host("pi"),
+            base_url: BaseUrl::of_host(Scheme::Http, self.reached_by),
             upgrade: Upgrade::None,
             headers,
             body: Body::Whole(Vec::new()),

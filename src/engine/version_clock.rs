@@ -67,6 +67,7 @@ mod tests {
         let now = |running: u64, wall: u64| Now {
             monotonic: start + Duration::from_secs(running),
             wall: UnixTime::from_secs(wall),
+            wall_is_trusted: false,
         };
         let mut clock = VersionClock::new(now(0, 0), Version::from_secs(0));
         let mut shown = |running, wall| {
@@ -87,6 +88,7 @@ mod tests {
         let now = |wall| Now {
             monotonic: Instant::now(),
             wall: UnixTime::from_secs(wall),
+            wall_is_trusted: false,
         };
         let lost = VersionClock::new(now(0), saved);
         assert_eq!(lost.version().as_u64(), 1_780_003_600);

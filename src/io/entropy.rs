@@ -2,6 +2,11 @@
 
 use ring::rand::{SecureRandom, SystemRandom};
 
+/// For signing, where the cipher library asks for its randomness itself.
+pub fn source() -> impl SecureRandom {
+    SystemRandom::new()
+}
+
 /// Random bytes from the kernel.
 ///
 /// # Panics

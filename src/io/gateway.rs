@@ -11,11 +11,12 @@ use std::time::Instant;
 use smol::channel::{Receiver, Sender, unbounded};
 use smol::{LocalExecutor, Timer};
 
+use super::clock::{self, Clock};
 use super::console::SnapshotRequest;
 use super::datagrams::Datagrams;
 use super::http::Opened;
 use super::mailbox::Mailbox;
-use super::{clock, wakeup_proxy};
+use super::wakeup_proxy::WakeupProxy;
 use crate::engine::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId};
 use crate::model::limits::Limits;
 use crate::model::store::{StoreOp, StoreReply};
@@ -24,12 +25,14 @@ use crate::protocol::http::{Request, Response};
 /// The engine and everything that is connected to it. Lives on one thread.
 pub struct Gateway {
     engine: RefCell<Engine>,
+    clock: Clock,
     executor: Rc<LocalExecutor<'static>>,
     limits: Limits,
     sockets: RefCell<HashMap<SessionId, Rc<Mailbox<Order>>>>,
     requests: RefCell<HashMap<RequestId, Rc<Mailbox<Response>>>>,
     store: Sender<Vec<StoreOp>>,
     datagrams: Datagrams,
+    wakeup_proxy: Rc<WakeupProxy>,
     /// What the timer sleeps for; `None`: nothing.
     armed: Cell<Option<Instant>>,
     sooner: Mailbox<()>,
@@ -56,18 +59,21 @@ impl Gateway {
     /// Connects an engine to the storage thread's queue; tasks run on `executor`.
     pub fn new(
         engine: Engine,
+        clock: Clock,
         limits: Limits,
         store: Sender<Vec<StoreOp>>,
         executor: Rc<LocalExecutor<'static>>,
     ) -> Rc<Self> {
         Rc::new(Self {
             engine: RefCell::new(engine),
+            clock,
             executor,
             limits,
             sockets: RefCell::default(),
             requests: RefCell::default(),
             store,
             datagrams: Datagrams::default(),
+            wakeup_proxy: Rc::new(WakeupProxy::new()),
             armed: Cell::new(None),
             sooner: Mailbox::new(),
             stopped: Mailbox::new(),
@@ -91,7 +97,7 @@ impl Gateway {
     /// One turn.
     pub fn turn(&self, input: Input<'_>) {
         let mut engine = self.engine.borrow_mut();
-        engine.handle(clock::read(), input);
+        engine.handle(self.clock.read(), input);
         let mut operations = Vec::new();
         while let Some(output) = engine.poll_output() {
             self.perform(output, &mut operations);
@@ -129,7 +135,8 @@ impl Gateway {
             }
             Output::Datagram { to } => self.datagrams.send(to),
             Output::AskProxy { url, wakeup } => {
-                self.spawn(wakeup_proxy::ask(url, wakeup));
+                let proxy = Rc::clone(&self.wakeup_proxy);
+                self.spawn(async move { proxy.ask(&url, &wakeup).await });
             }
             Output::Store(operation) => operations.push(operation),
             Output::Stopped => self.stopped.put(()),
@@ -197,7 +204,7 @@ impl Gateway {
                 Timer::at(deadline).await;
             };
             smol::future::or(sooner, due).await;
-            if deadline <= clock::read().monotonic {
+            if deadline <= clock::monotonic() {
                 self.turn(Input::Timeout);
             }
         }
@@ -240,7 +247,7 @@ impl Gateway {
     /// Answers the operator's console. Ends when there is no console.
     pub async fn run_snapshots(&self, requests: Receiver<SnapshotRequest>) {
         while let Ok(request) = requests.recv().await {
-            let snapshot = self.engine.borrow().snapshot(clock::read());
+            let snapshot = self.engine.borrow().snapshot(self.clock.read());
             // Nobody may be waiting any more.
             let _ = request.reply.try_send(snapshot);
         }

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -20,14 +20,14 @@ use hyper::service::service_fn;
 use hyper::{Method, StatusCode, Version};
 use smol::Timer;
 use smol::future::{or, poll_fn};
-use smol::io::AsyncReadExt;
-use smol::net::TcpStream;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::gateway::{Gateway, Place};
+use super::stream::Stream;
 use super::websocket;
 use crate::model::limits::{BODY_BYTES_MAX, UPDATE_FORM_BYTES_MAX};
-use crate::protocol::http::{BaseUrl, Request, Response, Upgrade};
+use crate::protocol::http::{BaseUrl, Request, Response, Scheme, Upgrade};
+use crate::protocol::problem::Problem;
 use crate::protocol::push_request::{Body, PushHeaders};
 
 /// Largest request head, in bytes: a VAPID token and both encryption headers take about 1 KiB.
@@ -48,15 +48,24 @@ pub(super) struct Opened {
     pub(super) simplepush_path: bool,
 }
 
-/// How long a connection that we end is still read from: see [`discard`].
+/// What is known of a connection before its first request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    pub(super) peer: IpAddr,
+    pub(super) scheme: Scheme,
+    /// What every request on it is answered with, if it is not to be served.
+    pub(super) refusal: Option<Problem>,
+}
+
+/// How long a connection that we end is still read from: see [`Stream::discard`].
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends; a websocket goes on as a task of its own.
-pub(super) async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketAddr, place: Place) {
+pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, place: Place) {
     let opened = RefCell::new(None);
     let unread = Cell::new(false);
     let service = service_fn(|request| {
-        let answering = answer(&gateway, peer, request, &opened, &unread);
+        let answering = answer(&gateway, link, request, &opened, &unread);
         Box::pin(async { Ok::<_, Infallible>(answering.await) })
     });
     let mut connection = http1::Builder::new()
@@ -82,6 +91,9 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketA
     .await;
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner();
+    let late = async {
+        Timer::after(DISCARD_TIMEOUT).await;
+    };
     match opened.take() {
         Some(opened) => {
             // Rarely anything: the first frame of a user agent that did not wait for the 101.
@@ -91,32 +103,23 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: TcpStream, peer: SocketA
         }
         // An error is the peer's: a timeout, a broken request, a reset. hyper has answered it.
         None if served.is_err() || unread.get() => {
-            let late = async {
-                Timer::after(DISCARD_TIMEOUT).await;
-            };
-            or(discard(&mut stream), late).await;
+            or(stream.discard(), late).await;
         }
-        None => {}
+        None => or(stream.say_end(), late).await,
     }
-}
-
-/// Closes our side and reads what the peer still sends until it has closed as well: a socket that
-/// is dropped with unread bytes resets the connection, and takes our last answer with it.
-pub(super) async fn discard(stream: &mut TcpStream) {
-    if stream.shutdown(Shutdown::Write).is_err() {
-        return;
-    }
-    let mut buffer = [0; 1024];
-    while let Ok(1..) = stream.read(&mut buffer).await {}
 }
 
 async fn answer(
     gateway: &Gateway,
-    peer: SocketAddr,
+    link: Link,
     request: hyper::Request<Incoming>,
     opened: &RefCell<Option<Opened>>,
     unread: &Cell<bool>,
 ) -> hyper::Response<Full<Bytes>> {
+    if let Some(refusal) = link.refusal {
+        unread.set(true);
+        return to_hyper(refusal.into(), true);
+    }
     let (head, body) = request.into_parts();
     let origin = text(&head.headers, &ORIGIN);
     if head.method == Method::OPTIONS {
@@ -126,7 +129,7 @@ async fn answer(
         return to_hyper(response, false);
     }
     let upgrade = upgrade(&head.method, head.version, &head.headers);
-    let base_url = text(&head.headers, &HOST).and_then(|host| BaseUrl::of_host(&host));
+    let base_url = text(&head.headers, &HOST).and_then(|host| BaseUrl::of_host(link.scheme, &host));
     let simplepush_path = head.uri.path() == SIMPLEPUSH_PATH;
     let bytes_max = if head.method == Method::PUT {
         UPDATE_FORM_BYTES_MAX
@@ -144,7 +147,7 @@ async fn answer(
     unread.set(!matches!(body, Body::Whole(_)));
     let mut response = gateway
         .request(Request {
-            peer: peer.ip(),
+            peer: link.peer,
             method: head.method.as_str().to_owned(),
             path: head.uri.path().to_owned(),
             query: head.uri.query().map(str::to_owned),
@@ -156,7 +159,7 @@ async fn answer(
         .await;
     if response.status == 101 {
         *opened.borrow_mut() = Some(Opened {
-            peer: peer.ip(),
+            peer: link.peer,
             base_url,
             simplepush_path,
         });

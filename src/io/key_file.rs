@@ -5,18 +5,15 @@
 //! not.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use log::warn;
 
-use super::entropy;
+use super::{entropy, private_file};
 use crate::protocol::keyring::{KEY_BYTES, Keyring};
-
-const MODE: u32 = 0o600;
 
 /// The keys of this gateway.
 #[derive(Debug)]
@@ -50,22 +47,9 @@ pub fn load_or_make(path: &Path) -> Result<Keys, KeyFileError> {
     Ok(Keys { keyring, are_new })
 }
 
-/// Written under another name and moved into place, so that a power cut leaves no half of a key.
 fn make(path: &Path) -> io::Result<String> {
     let text = format!("{}\n", HEXLOWER.encode(&entropy::random::<KEY_BYTES>()));
-    let unfinished = path.with_extension("key.new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(MODE)
-        .open(&unfinished)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&unfinished, path)?;
-    if let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
-    }
+    private_file::replace(path, &path.with_extension("key.new"), &text)?;
     Ok(text)
 }
 
@@ -81,8 +65,7 @@ fn parse(text: &str) -> Option<Vec<[u8; KEY_BYTES]>> {
 }
 
 fn warn_if_others_can_read(path: &Path) {
-    let readable = fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0);
-    if readable {
+    if private_file::is_open_to_others(path) {
         warn!(
             "key file can be read by others path={}; run: chmod 600 {}",
             path.display(),
@@ -124,6 +107,8 @@ impl std::error::Error for KeyFileError {}
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     struct Directory(PathBuf);

@@ -1,28 +1,33 @@
 //! Accepts connections on the push port. One slow peer never stops the next.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use log::warn;
+use log::debug;
 use smol::Timer;
+use smol::future::or;
 use smol::net::{TcpListener, TcpStream};
 
-use super::gateway::Gateway;
-use super::http;
+use super::gateway::{Gateway, Place};
+use super::http::{self, Link};
+use super::stream::Stream;
+use super::tls::Tls;
+use super::warned::Warned;
+use crate::protocol::http::Scheme;
+use crate::protocol::problem::Problem;
 
 /// How long accepting rests after an error, such as no descriptor left: long enough not to spin,
 /// short enough that nobody notices.
 const REST: Duration = Duration::from_millis(100);
-/// At most one line about refused connections in this time.
-const WARN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Accepts for ever.
-pub async fn run(gateway: Rc<Gateway>, listener: TcpListener) {
+/// Accepts for ever; TLS as well if it is given.
+pub async fn run(gateway: Rc<Gateway>, listener: TcpListener, tls: Option<Rc<Tls>>) {
     let mut warned = Warned::default();
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => accept(&gateway, stream, peer, &mut warned),
+            Ok((stream, peer)) => accept(&gateway, tls.as_ref(), stream, peer, &mut warned),
             Err(error) => {
                 warned.say(format_args!("cannot accept connections: {error}"));
                 Timer::after(REST).await;
@@ -31,7 +36,13 @@ pub async fn run(gateway: Rc<Gateway>, listener: TcpListener) {
     }
 }
 
-fn accept(gateway: &Rc<Gateway>, stream: TcpStream, peer: SocketAddr, warned: &mut Warned) {
+fn accept(
+    gateway: &Rc<Gateway>,
+    tls: Option<&Rc<Tls>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    warned: &mut Warned,
+) {
     let Some(place) = gateway.take_place() else {
         let limit = gateway.limits().connections_max;
         return warned.say(format_args!(
@@ -40,24 +51,48 @@ fn accept(gateway: &Rc<Gateway>, stream: TcpStream, peer: SocketAddr, warned: &m
     };
     // Push messages are small and should leave at once. A socket that refuses is closed already.
     let _ = stream.set_nodelay(true);
-    gateway.spawn(http::serve(Rc::clone(gateway), stream, peer, place));
-}
-
-/// Keeps a flood of connections from becoming a flood of lines on a memory card.
-#[derive(Default)]
-struct Warned {
-    at: Option<std::time::Instant>,
-}
-
-impl Warned {
-    fn say(&mut self, what: std::fmt::Arguments<'_>) {
-        let now = super::clock::read().monotonic;
-        let quiet = self
-            .at
-            .is_some_and(|at| now.saturating_duration_since(at) < WARN_INTERVAL);
-        if !quiet {
-            self.at = Some(now);
-            warn!("{what}");
+    let gateway = Rc::clone(gateway);
+    let executor = Rc::clone(&gateway);
+    match tls {
+        Some(tls) => executor.spawn(greet(gateway, Rc::clone(tls), stream, peer, place)),
+        None => {
+            let link = Link {
+                peer: peer.ip(),
+                scheme: Scheme::Http,
+                refusal: None,
+            };
+            executor.spawn(http::serve(gateway, Stream::Plain(stream), link, place));
         }
     }
+}
+
+/// Serves one connection of which its first byte says whether it is TLS.
+async fn greet(
+    gateway: Rc<Gateway>,
+    tls: Rc<Tls>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    place: Place,
+) {
+    let late = async {
+        Timer::after(gateway.limits().request_timeout).await;
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let stopping = async {
+        gateway.stopping().await;
+        Err(io::ErrorKind::Interrupted.into())
+    };
+    let stream = match or(tls.accept(socket), or(late, stopping)).await {
+        Ok(stream) => stream,
+        // The peer's fault, or it does not trust the certificate.
+        Err(error) => return debug!("connection without a request peer={peer} error={error}"),
+    };
+    let scheme = stream.scheme();
+    let refused = tls.only() && scheme == Scheme::Http;
+    let link = Link {
+        peer: peer.ip(),
+        scheme,
+        refusal: refused.then_some(Problem::PlainConnection),
+    };
+    http::serve(gateway, stream, link, place).await;
 }

@@ -2,7 +2,11 @@
 //!
 //! Nothing is decided here: what happens is given to the engine, what it asks for is done.
 
+pub mod agent_socket;
+mod aside;
+pub mod broadcast_source;
 pub mod clock;
+pub mod connect;
 pub mod console;
 pub mod data_directory;
 mod datagrams;
@@ -10,10 +14,16 @@ pub mod descriptors;
 pub mod entropy;
 pub mod gateway;
 pub mod http;
+pub mod http_client;
 pub mod key_file;
 pub mod listener;
 mod mailbox;
+pub mod private_file;
+pub mod process;
 pub mod signals;
 pub mod storage_thread;
+pub mod stream;
+pub mod tls;
 mod wakeup_proxy;
+mod warned;
 mod websocket;

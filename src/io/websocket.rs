@@ -12,12 +12,12 @@ use async_tungstenite::tungstenite::{Error, Message};
 use futures_util::Sink;
 use smol::Timer;
 use smol::future::{or, poll_fn};
-use smol::net::TcpStream;
 use smol::stream::StreamExt;
 
 use super::gateway::{Gateway, Order, Place};
-use super::http::{Opened, discard};
+use super::http::Opened;
 use super::mailbox::Mailbox;
+use super::stream::Stream;
 use crate::engine::{CloseReason, Input, SessionId, Violation};
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 
@@ -34,12 +34,12 @@ const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// How long the peer has for its side of the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<Stream>;
 
 /// Serves one websocket until it ends.
 pub(super) async fn run(
     gateway: Rc<Gateway>,
-    stream: TcpStream,
+    stream: Stream,
     early: Vec<u8>,
     opened: Opened,
     _place: Place,
@@ -187,14 +187,17 @@ async fn finish(socket: &mut Socket, end: End) {
         match end {
             End::Broken => {}
             // Reading on sends the echo of their close frame.
-            End::Theirs => while let Some(Ok(_)) = socket.next().await {},
+            End::Theirs => {
+                while let Some(Ok(_)) = socket.next().await {}
+                socket.get_mut().say_end().await;
+            }
             End::Ours(reason) => {
                 let frame = CloseFrame {
                     code: CloseCode::from(reason.code()),
                     reason: reason.as_str().into(),
                 };
                 if socket.close(Some(frame)).await.is_ok() {
-                    discard(socket.get_mut()).await;
+                    socket.get_mut().discard().await;
                 }
             }
         }

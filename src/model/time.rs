@@ -13,6 +13,20 @@ pub struct Now {
     /// What the wall says, for people and for other machines. May jump: boards without a battery
     /// boot in 1970. Nothing is kept or dropped by it.
     pub wall: UnixTime,
+    /// Whether the wall clock is known to be right. Only then may anybody be refused by it.
+    pub wall_is_trusted: bool,
+}
+
+/// When the wall clock counts as right.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ClockTrust {
+    /// Once the system says that it has been set from the network.
+    #[default]
+    Auto,
+    /// Always: the operator knows that it is.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// Whole seconds since 1970-01-01T00:00:00Z.

@@ -23,6 +23,8 @@ pub enum ClientMessage<'a> {
     Hello {
         /// Its name, if it sent one that can be one.
         uaid: Option<Uaid>,
+        /// The broadcasts that it listens to, with the versions that it has.
+        broadcasts: Broadcasts<'a>,
     },
     /// Asks for an endpoint.
     Register {
@@ -42,9 +44,12 @@ pub enum ClientMessage<'a> {
     Nack,
     /// Is alive.
     Ping,
-    /// Wants to hear of broadcasts.
-    BroadcastSubscribe,
+    /// Wants to hear of broadcasts as well, of which it has these versions.
+    BroadcastSubscribe(Broadcasts<'a>),
 }
+
+/// Broadcasts and their versions.
+pub type Broadcasts<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
 /// The `key` of a register.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -167,8 +172,8 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, MessageError> {
         }
         "ping" => Ok(ClientMessage::Ping),
         "broadcast_subscribe" => {
-            let _: BroadcastFields<'_> = from_json(text)?;
-            Ok(ClientMessage::BroadcastSubscribe)
+            let fields: BroadcastFields<'_> = from_json(text)?;
+            Ok(ClientMessage::BroadcastSubscribe(fields.broadcasts))
         }
         _ => Err(MessageError::UnknownType),
     }
@@ -196,8 +201,7 @@ fn hello(text: &str) -> Result<ClientMessage<'_>, MessageError> {
         #[serde(rename = "channelIDs", borrow, default)]
         channels: Option<Vec<Cow<'a, str>>>,
         #[serde(borrow, default)]
-        #[expect(dead_code, reason = "checked for its type, as on the main service")]
-        broadcasts: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+        broadcasts: Option<Broadcasts<'a>>,
     }
     let fields: Fields<'_> = from_json(text)?;
     let channels_are_uuids = |channels: &Vec<Cow<'_, str>>| {
@@ -208,7 +212,10 @@ fn hello(text: &str) -> Result<ClientMessage<'_>, MessageError> {
         return Err(MessageError::BadJson);
     }
     let uaid = fields.uaid.as_deref().and_then(parse_uaid);
-    Ok(ClientMessage::Hello { uaid })
+    Ok(ClientMessage::Hello {
+        uaid,
+        broadcasts: fields.broadcasts.unwrap_or_default(),
+    })
 }
 
 fn register(text: &str) -> Result<ClientMessage<'_>, MessageError> {
@@ -266,8 +273,7 @@ struct NackFields {
 #[derive(Deserialize)]
 struct BroadcastFields<'a> {
     #[serde(borrow)]
-    #[expect(dead_code, reason = "checked for its type, as on the main service")]
-    broadcasts: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+    broadcasts: Broadcasts<'a>,
 }
 
 fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, MessageError> {
@@ -332,12 +338,15 @@ mod tests {
         ] {
             let rest = rest.replace("\"ID\"", "\"5899e2060503436faf416102564443e0\"");
             let text = format!(r#"{{{rest},"messageType":"hello"}}"#);
-            let Ok(ClientMessage::Hello { uaid }) = parse(&text) else {
+            let Ok(ClientMessage::Hello { uaid, .. }) = parse(&text) else {
                 panic!("{text}: {:?}", parse(&text));
             };
             assert_eq!(uaid.is_some(), named, "{text}");
         }
-        let bare = ClientMessage::Hello { uaid: None };
+        let bare = ClientMessage::Hello {
+            uaid: None,
+            broadcasts: Broadcasts::new(),
+        };
         assert_eq!(parse(r#"{"messageType":"hello"}"#), Ok(bare));
     }
 

@@ -20,7 +20,7 @@ pub struct Request {
     pub path: String,
     /// What stands behind the `?`.
     pub query: Option<String>,
-    /// `http://` and the `Host` header: how the peer reached us, if it said so in a usable form.
+    /// The scheme and the `Host` header: how the peer reached us, if it said so in a usable form.
     pub base_url: Option<BaseUrl>,
     /// Whether it asks for a websocket.
     pub upgrade: Upgrade,
@@ -83,6 +83,15 @@ impl<'a> Route<'a> {
     }
 }
 
+/// What the peer reached us by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scheme {
+    /// `http://` and `ws://`.
+    Http,
+    /// `https://` and `wss://`.
+    Https,
+}
+
 /// The first part of an endpoint URL: scheme, host and port, perhaps a path; no slash at its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct BaseUrl(Box<str>);
@@ -92,8 +101,11 @@ const ENDPOINT_TAIL_BYTES_MAX: usize = 10 + 114;
 /// Longest base, so that UnifiedPush's limit on the whole URL is kept.
 const BASE_URL_BYTES_MAX: usize = ENDPOINT_URL_BYTES_MAX - ENDPOINT_TAIL_BYTES_MAX;
 const _: () = assert!(PUBLIC_URL_BYTES_MAX <= BASE_URL_BYTES_MAX);
-const SCHEME: &str = "http://";
-const HOST_BYTES_MAX: usize = BASE_URL_BYTES_MAX - SCHEME.len();
+const HTTP: &str = "http://";
+const HTTPS: &str = "https://";
+/// The same with and without TLS: of two peers with the same host, both are served.
+const HOST_BYTES_MAX: usize = BASE_URL_BYTES_MAX - HTTPS.len();
+const _: () = assert!(HTTP.len() <= HTTPS.len());
 
 impl BaseUrl {
     /// Of a configured public URL.
@@ -102,10 +114,14 @@ impl BaseUrl {
     }
 
     /// Of a `Host` header: a name or an address, and perhaps a port.
-    pub fn of_host(host: &str) -> Option<Self> {
+    pub fn of_host(scheme: Scheme, host: &str) -> Option<Self> {
+        let scheme = match scheme {
+            Scheme::Http => HTTP,
+            Scheme::Https => HTTPS,
+        };
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
         let usable = !host.is_empty() && host.bytes().all(allowed);
-        (usable && host.len() <= HOST_BYTES_MAX).then(|| Self(format!("{SCHEME}{host}").into()))
+        (usable && host.len() <= HOST_BYTES_MAX).then(|| Self(format!("{scheme}{host}").into()))
     }
 
     /// The URL that an application server posts or puts to.
@@ -118,6 +134,11 @@ impl BaseUrl {
             (Dialect::SimplePush, false) => "update",
         };
         format!("{}/{path}/{token}", self.0)
+    }
+
+    /// The URL, without a slash at its end.
+    pub const fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// The URL of an accepted push message.
@@ -271,23 +292,27 @@ mod tests {
     #[test]
     fn host_that_could_change_an_url_is_not_used() {
         for host in ["pi.local:8090", "192.168.1.2", "[fe80::1]:8090"] {
-            let expected = format!("http://{host}/m/t");
-            assert_eq!(BaseUrl::of_host(host).unwrap().message("t"), expected);
+            for (scheme, start) in [(Scheme::Http, "http"), (Scheme::Https, "https")] {
+                let url = BaseUrl::of_host(scheme, host).unwrap().message("t");
+                assert_eq!(url, format!("{start}://{host}/m/t"));
+            }
         }
         let long = "a".repeat(1000);
         for host in ["", "a/b", "a b", "user@a", "a?b", "a#b", "ä", long.as_str()] {
-            assert_eq!(BaseUrl::of_host(host), None, "{host}");
+            assert_eq!(BaseUrl::of_host(Scheme::Http, host), None, "{host}");
         }
     }
 
     #[test]
     fn longest_endpoint_url_is_within_what_unifiedpush_allows() {
         let host = "a".repeat(HOST_BYTES_MAX);
-        let url =
-            BaseUrl::of_host(&host)
-                .unwrap()
-                .endpoint(Dialect::WebPush, true, &"t".repeat(114));
+        let url = BaseUrl::of_host(Scheme::Https, &host).unwrap().endpoint(
+            Dialect::WebPush,
+            true,
+            &"t".repeat(114),
+        );
         assert_eq!(url.len(), ENDPOINT_URL_BYTES_MAX);
+        assert_eq!(BaseUrl::of_host(Scheme::Https, &format!("{host}a")), None);
     }
 
     #[test]

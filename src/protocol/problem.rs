@@ -22,6 +22,16 @@ pub enum Problem {
     MissingVapidToken,
     MissingVapidKey,
     InvalidVapidKey,
+    VapidNotAToken,
+    VapidNotBase64,
+    VapidNotJson,
+    VapidBadClaims,
+    VapidBadAlgorithm,
+    VapidBadSignature,
+    VapidExpired,
+    VapidTooFarAhead,
+    VapidNoAudience,
+    VapidBadAudience,
     VapidKeyMismatch,
     // 400: headers.
     MissingCryptoKey,
@@ -56,6 +66,7 @@ pub enum Problem {
     WebsocketForbidden,
     BadHost,
     BadHandshake,
+    PlainConnection,
     // 429 and 503: limits and faults.
     QueueFull,
     StoreFull,
@@ -107,6 +118,24 @@ impl Problem {
             Self::MissingVapidToken => wire(401, 109, "Missing VAPID token"),
             Self::MissingVapidKey => wire(401, 109, "Missing VAPID public key"),
             Self::InvalidVapidKey => wire(401, 109, "Invalid VAPID public key: not base64url"),
+            Self::VapidNotAToken => wire(401, 109, "InvalidToken"),
+            Self::VapidNotBase64 => wire(
+                401,
+                109,
+                "Base64 error: each part of a VAPID token is base64url without padding",
+            ),
+            Self::VapidNotJson => wire(
+                401,
+                109,
+                "Invalid VAPID token: its header and its claims must be JSON",
+            ),
+            Self::VapidBadClaims => wire(401, 109, VAPID_BAD_CLAIMS),
+            Self::VapidBadAlgorithm => wire(401, 109, "InvalidAlgorithm"),
+            Self::VapidBadSignature => wire(401, 109, "InvalidSignature"),
+            Self::VapidExpired => wire(401, 109, "ExpiredSignature"),
+            Self::VapidTooFarAhead => wire(401, 109, "The VAPID token expiration is too long"),
+            Self::VapidNoAudience => wire(401, 109, "Invalid VAPID token: Missing required aud"),
+            Self::VapidBadAudience => wire(401, 109, "Invalid VAPID audience"),
             Self::VapidKeyMismatch => wire(401, 109, "VAPID public key mismatch"),
             Self::MissingCryptoKey => wire(400, 110, "Missing Crypto-Key header"),
             Self::InvalidCryptoKey => wire(400, 110, "Invalid Crypto-Key header"),
@@ -171,6 +200,10 @@ impl Problem {
                 400,
                 "A websocket needs GET, Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key",
             ),
+            Self::PlainConnection => ours(
+                400,
+                "Only TLS is taken here: use https:// or wss:// instead of http:// or ws://",
+            ),
             Self::QueueFull => ours(
                 429,
                 "Too many messages wait for this user agent; send again when it has been online",
@@ -216,6 +249,10 @@ impl Problem {
         .expect("five plain fields are always JSON")
     }
 }
+
+/// To the letter as on the main service.
+const VAPID_BAD_CLAIMS: &str = "Invalid VAPID token: A value in the vapid claims is either missing \
+    or incorrectly specified (e.g. \"exp\":\"12345\" or \"sub\":null). Please correct and retry.";
 
 /// Where the main service explains its numbers; they mean the same here.
 const MORE_INFO: &str = "http://autopush.readthedocs.io/en/latest/http.html#error-codes";

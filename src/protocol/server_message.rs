@@ -16,23 +16,63 @@ use crate::model::version::Version;
 /// The answer to a ping.
 pub const PONG: &str = "{}";
 
-/// The answer to `hello`.
-pub fn hello(uaid: Uaid) -> String {
+/// What a user agent is told of the broadcasts that it listens to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct BroadcastAnswer {
+    #[serde(flatten)]
+    versions: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    errors: BTreeMap<String, &'static str>,
+}
+
+impl BroadcastAnswer {
+    /// It has another version than this.
+    pub fn differs(&mut self, id: &str, version: &str) {
+        self.versions.insert(id.to_owned(), version.to_owned());
+    }
+
+    /// There is no such broadcast.
+    pub fn not_found(&mut self, id: &str) {
+        self.errors.insert(id.to_owned(), "Broadcast not found");
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.versions.is_empty() && self.errors.is_empty()
+    }
+}
+
+/// Broadcasts whose versions differ from what the user agent has.
+pub fn broadcast(broadcasts: &BroadcastAnswer) -> String {
     #[derive(Serialize)]
-    struct Hello {
+    struct Broadcast<'a> {
+        #[serde(rename = "messageType")]
+        message_type: &'static str,
+        broadcasts: &'a BroadcastAnswer,
+    }
+    to_json(&Broadcast {
+        message_type: "broadcast",
+        broadcasts,
+    })
+}
+
+/// The answer to `hello`.
+pub fn hello(uaid: Uaid, broadcasts: &BroadcastAnswer) -> String {
+    #[derive(Serialize)]
+    struct Hello<'a> {
         #[serde(rename = "messageType")]
         message_type: &'static str,
         uaid: Simple,
         status: u16,
         use_webpush: bool,
-        broadcasts: BTreeMap<String, String>,
+        broadcasts: &'a BroadcastAnswer,
     }
     to_json(&Hello {
         message_type: "hello",
         uaid: uaid.uuid().simple(),
         status: 200,
         use_webpush: true,
-        broadcasts: BTreeMap::new(),
+        broadcasts,
     })
 }
 
@@ -230,7 +270,7 @@ mod tests {
     #[test]
     fn hello_is_spelled_as_the_main_service_does() {
         assert_eq!(
-            hello(Uaid::from_bytes([0xab; 16])),
+            hello(Uaid::from_bytes([0xab; 16]), &BroadcastAnswer::default()),
             r#"{"messageType":"hello","uaid":"abababababababababababababababab","status":200,"use_webpush":true,"broadcasts":{}}"#
         );
     }

@@ -144,14 +144,20 @@ class Stage:
         """Subscribes a scope, restricted to a VAPID key if there is one."""
         self.subscriptions[scope] = self.firefox.call("subscribe", scope, key)
 
-    def post(self, scope, payload, vapid=None, encoding="aes128gcm", ttl=60, topic=None):
-        """Sends a push message as an application server does and returns the answer."""
+    def post(self, scope, payload, vapid=None, aud=None, encoding="aes128gcm", ttl=60, topic=None):
+        """Sends a push message as an application server does and returns the answer.
+
+        Without `aud`, pywebpush makes the VAPID token out for the origin of the endpoint.
+        """
+        claims = {"sub": "mailto:test@example.org"}
+        if aud:
+            claims["aud"] = aud
         try:
             return webpush(
                 self.subscriptions[scope],
                 payload,
                 vapid_private_key=vapid,
-                vapid_claims={"sub": "mailto:test@example.org"} if vapid else None,
+                vapid_claims=claims if vapid else None,
                 content_encoding=encoding,
                 ttl=ttl,
                 headers={"Topic": topic} if topic else None,
@@ -199,6 +205,7 @@ def keyed_subscription(stage):
     stranger.generate_keys()
     expect_refusal(stage.post(KEYED, "unsigned"), 401, 109)
     expect_refusal(stage.post(KEYED, "signed by another", vapid=stranger), 401, 109)
+    expect_refusal(stage.post(KEYED, "signed for another", vapid=stage.vapid, aud="https://push.example.org"), 401, 109)
     stage.push(KEYED, "signed")
     stage.site.expect(KEYED, "signed")
 

@@ -1,10 +1,44 @@
 //! Application servers: good ones, and those that get everything wrong.
 
-use edgepush::protocol::http::{BaseUrl, Request, Upgrade};
+use std::sync::LazyLock;
+
+use edgepush::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
 use edgepush::protocol::push_request::{Body, PushHeaders};
 
 use crate::checker::{Asked, EndpointUrl, Message, body_of};
+use crate::signer::{HEADER, Signer};
 use crate::world::{HOST, World, peer};
+
+/// The key that user agents restrict subscriptions to, and tokens under it. They are few, so that they
+/// are signed once for all worlds, and made out for any time: the clock of a world is not trusted.
+struct Keys {
+    public_key: String,
+    good: Vec<String>,
+    forged: String,
+    of_another_key: String,
+    for_another_service: String,
+}
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let (owner, other) = (Signer::new(1), Signer::new(2));
+    let ours = format!("http://{HOST}");
+    let token = owner.token(&ours, 0);
+    let (message, _) = token.rsplit_once('.').expect("a token has dots");
+    Keys {
+        public_key: owner.public_key(),
+        good: [0, 1_780_000_000, u64::MAX]
+            .map(|exp| owner.authorization(&ours, exp))
+            .to_vec(),
+        forged: owner.present(&format!("{message}.{}", "A".repeat(86))),
+        of_another_key: other.authorization(&ours, 0),
+        for_another_service: owner.present(&owner.sign(HEADER, r#"{"aud":"http://x","exp":0}"#)),
+    }
+});
+
+/// What a user agent registers with.
+pub(crate) fn public_key() -> &'static str {
+    &KEYS.public_key
+}
 
 /// An application server does something.
 pub(crate) fn act(world: &mut World) {
@@ -44,16 +78,17 @@ fn request(method: &str, path: String, headers: PushHeaders, body: Vec<u8>) -> R
         method: method.to_owned(),
         path,
         query: None,
-        base_url: BaseUrl::of_host(HOST),
+        base_url: BaseUrl::of_host(Scheme::Http, HOST),
         upgrade: Upgrade::None,
         headers,
         body: Body::Whole(body),
     }
 }
 
-fn authorization(endpoint: &EndpointUrl) -> Option<String> {
-    let right = "vapid t=a.b.c,k=_-8".to_owned();
-    endpoint.restricted.then_some(right)
+/// A good token, another one for each `turn`.
+fn authorization(endpoint: &EndpointUrl, turn: usize) -> Option<String> {
+    let good = &KEYS.good;
+    endpoint.restricted.then(|| good[turn % good.len()].clone())
 }
 
 fn post(world: &mut World, agent: usize, channel: uuid::Uuid, endpoint: &EndpointUrl) {
@@ -74,7 +109,7 @@ fn post(world: &mut World, agent: usize, channel: uuid::Uuid, endpoint: &Endpoin
         ttl: Some(ttl_secs.to_string()),
         topic: topic.clone(),
         content_encoding: has_body.then(|| "aes128gcm".to_owned()),
-        authorization: authorization(endpoint),
+        authorization: authorization(endpoint, number),
         ..PushHeaders::default()
     };
     let message = Message {
@@ -127,7 +162,7 @@ fn bad_post(world: &mut World) {
     world.checker.tally.add("bad request");
     let mut headers = PushHeaders {
         ttl: Some("60".to_owned()),
-        authorization: authorization(&endpoint),
+        authorization: authorization(&endpoint, 0),
         ..PushHeaders::default()
     };
     let mut body = vec![];
@@ -149,7 +184,15 @@ fn bad_post(world: &mut World) {
             &[413, 410, 503]
         }
         _ => {
-            headers.authorization = Some("nonsense".to_owned());
+            let wrong = match world.rng.below(4) {
+                0 => "nonsense",
+                1 => &KEYS.forged,
+                2 => &KEYS.for_another_service,
+                // Anybody may post to an endpoint that is not restricted, under any key.
+                _ if endpoint.restricted => &KEYS.of_another_key,
+                _ => "vapid t=a.b.c,k=_-8",
+            };
+            headers.authorization = Some(wrong.to_owned());
             &[401, 503]
         }
     };

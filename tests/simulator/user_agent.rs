@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::application_server::public_key;
 use crate::frames::{Ack, Frame, Said, Up};
 use crate::rng::Rng;
 use crate::world::World;
@@ -238,7 +239,7 @@ fn register(world: &mut World, agent: usize, id: u64) {
     } else {
         return;
     };
-    let key = world.rng.percent(20).then_some("_-8=");
+    let key = world.rng.percent(20).then(public_key);
     world.checker.tally.add(match key {
         None => "register",
         Some(_) => "register with key",

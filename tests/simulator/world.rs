@@ -19,7 +19,7 @@ use edgepush::model::ids::DatabaseId;
 use edgepush::model::simplepush::SimplePush;
 use edgepush::model::store::{Opened, StoreOp, StoreReply};
 use edgepush::model::time::{Now, ServiceTime, UnixTime};
-use edgepush::protocol::http::{BaseUrl, Request};
+use edgepush::protocol::http::{BaseUrl, Request, Scheme};
 use edgepush::protocol::keyring::Keyring;
 use edgepush::storage::{FreshDatabase, Store, Synchronous};
 
@@ -181,6 +181,7 @@ impl World {
         Now {
             monotonic: self.start + self.elapsed,
             wall: UnixTime::from_secs(self.wall_secs),
+            wall_is_trusted: false,
         }
     }
 
@@ -553,7 +554,7 @@ impl World {
         let opening = Opening {
             session: SessionId(id),
             peer: peer(),
-            base_url: BaseUrl::of_host(HOST),
+            base_url: BaseUrl::of_host(Scheme::Http, HOST),
             simplepush_path: false,
             random: self.rng.bytes8(),
         };

@@ -9,6 +9,8 @@
     reason = "anything else fails the test"
 )]
 
+pub mod signer;
+
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -66,15 +68,33 @@ impl Gateway {
 
     /// SIGTERM, and how it ended.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
-        assert!(sent.success());
+        self.signal("-TERM");
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
             assert!(start.elapsed() < PATIENCE, "still there after SIGTERM");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A signal, as `kill` spells it.
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args([signal, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until the log has this in it.
+    pub fn wait_for_log(&self, text: &str) {
+        let start = Instant::now();
+        loop {
+            let log = fs::read_to_string(self.data.join("log")).unwrap();
+            if log.contains(text) {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "no {text:?} in:\n{log}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -162,7 +182,7 @@ fn spawn(data: &Path, config: &str, port: u16) -> (Child, SocketAddr, SocketAddr
             .and_then(|rest| rest.split_whitespace().next());
         let log = || fs::read_to_string(data.join("log")).unwrap_or_default();
         value
-            .and_then(|url| url.strip_prefix("http://")?.parse().ok())
+            .and_then(|url| url.split_once("://")?.1.parse().ok())
             .unwrap_or_else(|| panic!("not ready: {line:?}\n{}", log()))
     };
     let (push, console) = (address(" push="), address(" console="));
@@ -402,7 +422,11 @@ impl Http {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Option<Answer> {
-        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
+        let mut request = format!("{method} {path} HTTP/1.1\r\n");
+        // Without one of its own, the host that endpoints are posted to here.
+        if headers.iter().all(|(name, _)| *name != "Host") {
+            request.push_str("Host: localhost\r\n");
+        }
         for (name, value) in headers {
             request.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -92,7 +92,7 @@ fn process(report: &Report) -> Vec<Metric> {
 }
 
 /// Taken apart in full, so that what the engine will count one day is not forgotten here.
-fn gauges(snapshot: &Snapshot) -> [Metric; 8] {
+fn gauges(snapshot: &Snapshot) -> [Metric; 9] {
     let Snapshot {
         counters: _,
         user_agents_connected,
@@ -103,6 +103,7 @@ fn gauges(snapshot: &Snapshot) -> [Metric; 8] {
         store_queue,
         uptime_secs,
         storage_fault,
+        wall_clock_trusted,
     } = snapshot;
     [
         Metric::new(
@@ -144,6 +145,11 @@ fn gauges(snapshot: &Snapshot) -> [Metric; 8] {
             "edgepush_storage_fault",
             "1 if the last write failed, else 0.",
             u64::from(storage_fault.is_some()),
+        ),
+        Metric::new(
+            "edgepush_wall_clock_trusted",
+            "1 if VAPID tokens are refused by their expiry, 0 if the wall clock is not known to be right.",
+            u64::from(*wall_clock_trusted),
         ),
     ]
 }
@@ -198,6 +204,9 @@ counters! {
     messages_accepted: "Push messages and version updates accepted (200, 201, 202).",
     messages_refused: "Push messages refused for what they are or where they went (4xx).",
     messages_turned_away: "Push messages turned away: the gateway was full or faulty (429, 503).",
+    vapid_verified: "VAPID tokens whose signature was checked and good.",
+    vapid_remembered: "VAPID tokens that had been verified before.",
+    vapid_refused: "Authorization headers that were refused.",
     notifications_sent: "Notifications sent to user agents, repeated ones included.",
     messages_acked: "Push messages that a user agent acked.",
     messages_never_written: "Push messages acked in time, never written to flash.",
@@ -270,7 +279,7 @@ mod tests {
         let text = text(&full_report(), "1.2.3");
         let metrics = parse(&text);
         let counters = counters(&Counters::default()).len();
-        let rest = ["build info", "loop", "database", "written", "memory"].len() + 8 + 4;
+        let rest = ["build info", "loop", "database", "written", "memory"].len() + 9 + 4;
         assert_eq!(metrics.len(), counters + rest);
         assert_eq!(
             metrics["edgepush_messages_acked_total"],
