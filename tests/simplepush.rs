@@ -27,7 +27,7 @@
 //! | R21 | `notification_has_one_update_when_live_and_all_that_wait_at_hello`, `everything_that_waits_for_many_channels_comes_in_one_frame` |
 //! | R22 | `every_update_is_forwarded_while_the_device_is_here_and_the_highest_is_kept`, `fifty_updates_at_once_all_come` |
 //! | R23 | `update_is_not_repeated_for_another_ones_ack_but_after_the_interval_and_on_reconnect` |
-//! | R24 | `update_for_a_device_that_is_here_is_200_and_comes_with_its_version`, `update_for_a_device_that_is_away_is_202_or_what_the_configuration_says`, `version_that_is_none_is_400_whether_the_device_is_here_or_not`, `token_that_is_not_ours_is_404_and_a_channel_that_has_ended_410`, `data_of_4096_bytes_travels_with_its_version_and_one_byte_more_is_413`, `other_methods_are_405_and_a_web_page_is_told_what_it_may_do`, `unregister_drops_what_was_not_acked` |
+//! | R24 | `update_for_a_device_that_is_here_is_200_and_comes_with_its_version`, `update_for_a_device_that_is_away_is_202_or_what_the_configuration_says`, `version_that_is_none_is_400_whether_the_device_is_here_or_not`, `token_that_is_not_ours_is_404_and_a_channel_that_has_ended_410`, `data_of_4096_bytes_travels_with_its_version_and_one_byte_more_is_413`, `other_methods_are_405_and_a_web_page_is_told_what_it_may_do`, `unregister_drops_what_was_not_acked`, `update_for_a_full_queue_is_429_unless_it_takes_the_place_of_another` |
 //! | R25 | `version_that_nobody_names_is_the_time_in_seconds`, `version_in_the_query_is_taken_where_the_body_names_none` |
 //! | R26 | `version_that_nobody_names_is_higher_than_all_before_it_whatever_happened_in_between`, `version_that_nobody_names_is_higher_after_a_kill_than_a_burst_before_it` |
 //! | R27 | TLS, which is not SimplePush's own |

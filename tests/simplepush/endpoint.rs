@@ -191,6 +191,26 @@ fn update_for_a_device_that_is_away_is_202_or_what_the_configuration_says() {
     }
 }
 
+/// R24: DESIGN.md, promise 4.
+#[test]
+fn update_for_a_full_queue_is_429_unless_it_takes_the_place_of_another() {
+    let gateway = Gateway::with_config("[limits]\nmessages_per_user_agent_max = 2\n");
+    let mut device = Device::newcomer(&gateway);
+    let endpoints: Vec<String> = (0..3).map(|n| device.register(&channel(n))).collect();
+    let uaid = device.uaid.clone();
+    drop(device);
+    gateway.wait_for_metric("edgepush_websockets_open", 0);
+    for endpoint in [&endpoints[0], &endpoints[1], &endpoints[0], &endpoints[1]] {
+        assert_accepted(&put(&gateway, endpoint, "version=5"), 202);
+    }
+    let answer = put(&gateway, &endpoints[2], "version=5");
+    assert_eq!(answer.status, 429);
+    assert_eq!(answer.header("retry-after"), Some("300"));
+    let mut device = Device::returning(&gateway, &uaid);
+    let both = crate::device::updates(&[(&channel(0), 5), (&channel(1), 5)]);
+    assert_eq!(device.hear(), both);
+}
+
 /// R24
 #[test]
 fn token_that_is_not_ours_is_404_and_a_channel_that_has_ended_410() {
