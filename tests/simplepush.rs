@@ -30,7 +30,7 @@
 //! | R24 | `update_for_a_device_that_is_here_is_200_and_comes_with_its_version`, `update_for_a_device_that_is_away_is_202_or_what_the_configuration_says`, `version_that_is_none_is_400_whether_the_device_is_here_or_not`, `token_that_is_not_ours_is_404_and_a_channel_that_has_ended_410`, `data_of_4096_bytes_travels_with_its_version_and_one_byte_more_is_413`, `other_methods_are_405_and_a_web_page_is_told_what_it_may_do`, `unregister_drops_what_was_not_acked`, `update_for_a_full_queue_is_429_unless_it_takes_the_place_of_another` |
 //! | R25 | `version_that_nobody_names_is_the_time_in_seconds`, `version_in_the_query_is_taken_where_the_body_names_none` |
 //! | R26 | `version_that_nobody_names_is_higher_than_all_before_it_whatever_happened_in_between`, `version_that_nobody_names_is_higher_after_a_kill_than_a_burst_before_it` |
-//! | R27 | TLS, which is not SimplePush's own |
+//! | R27 | in tests/tls.rs: TLS is not SimplePush's own |
 //! | R28 | `idle_device_is_let_go_of_and_woken_by_datagrams_until_it_is_back`, `device_that_names_another_address_than_its_own_is_treated_as_any_other`, `device_in_another_network_or_without_the_option_or_of_webpush_is_never_let_go_of`, `device_that_sleeps_over_a_kill_is_woken_for_what_waits_and_for_what_comes`, `what_is_refused_wakes_nobody` |
 
 #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used)] // a test may do both
