@@ -60,6 +60,14 @@ impl Table {
     }
 
     pub(super) fn with(limits: Limits, durability: Durability) -> Self {
+        Self::of(limits, durability, SimplePush::default())
+    }
+
+    pub(super) fn with_simplepush(simplepush: SimplePush) -> Self {
+        Self::of(Limits::default(), Durability::Strict, simplepush)
+    }
+
+    fn of(limits: Limits, durability: Durability, simplepush: SimplePush) -> Self {
         let now = Now {
             monotonic: Instant::now(),
             wall: UnixTime::from_secs(0),
@@ -68,7 +76,7 @@ impl Table {
         let settings = Settings {
             limits,
             durability,
-            simplepush: SimplePush::default(),
+            simplepush,
             unifiedpush: UnifiedPush::default(),
             public_url: None,
             access: Access::default(),
@@ -80,7 +88,7 @@ impl Table {
                 version_clock: Version::from_secs(0),
             },
         };
-        Self {
+        let mut table = Self {
             engine: Engine::new(now, settings).unwrap(),
             now,
             names: 0,
@@ -88,7 +96,9 @@ impl Table {
             asked: Vec::new(),
             peer: PEER,
             responses: HashMap::new(),
-        }
+        };
+        assert_eq!(table.input(Input::Timeout), []);
+        table
     }
 
     pub(super) fn input(&mut self, input: Input<'_>) -> Vec<Out> {
