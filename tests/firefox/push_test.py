@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 from collections import Counter
 
 import requests
@@ -19,18 +18,18 @@ from cryptography.hazmat.primitives import serialization
 from py_vapid import Vapid01, Vapid02
 from pywebpush import WebPushException, webpush
 
+from checks import end_within, expect_refusal, run_on
 from firefox import Firefox
 from gateway import Gateway
 
 HERE = pathlib.Path(__file__).parent
 DELIVERY_SECS = 20
-RUN_SECS = 240
+RUN_SECS = 300
 POST_SECS = 10
 # Firefox handles push messages side by side and now and then swaps some that came in order, so a wrong order is tried
 # again. A gateway that always mixes up this many messages is found; one that swaps two once in a while is not.
 ORDERED_MESSAGES = 6
 ORDER_ATTEMPTS = 6
-END_SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
 
 PLAIN = "/plain/"
 KEYED = "/keyed/"
@@ -181,12 +180,6 @@ class Stage:
             assert now == before, f"the subscription of {scope} was {before} and is {now}"
         lost = self.site.lost_subscriptions
         assert not lost, f"pushsubscriptionchange in {lost}: Firefox was given another UAID"
-
-
-def expect_refusal(answer, status, errno):
-    """Compares an answer with the error that it should be."""
-    assert answer.status_code == status, f"answered {answer.status_code} instead of {status}: {answer.text}"
-    assert answer.json()["errno"] == errno, f"errno {answer.json()['errno']} instead of {errno}"
 
 
 def plain_subscription(stage):
@@ -370,47 +363,12 @@ CHECKS = [
 ]
 
 
-def run_checks(stage):
-    """Runs all checks in their order, prints a line for each, and returns how many failed."""
-    failed = 0
-    for number, check in enumerate(CHECKS, start=1):
-        started = time.monotonic()
-        try:
-            stage.restore()
-            check(stage)
-            result, reason = "ok", ""
-        except Exception as error:
-            failed += 1
-            result, reason = "not ok", f"\n# {type(error).__name__}: {error}"
-        elapsed = time.monotonic() - started
-        print(f"{result} {number} - {check.__doc__} # {elapsed:.1f} s{reason}", flush=True)
-    return failed
-
-
-def give_up(number, _frame):
-    """Ends the run when it takes too long or is told to end; further signals must not disturb `main`'s cleaning up."""
-    for ending in END_SIGNALS:
-        signal.signal(ending, signal.SIG_IGN)
-    sys.exit(f"push_test.py: given up after {signal.Signals(number).name}")
-
-
 def main(binary, program):
     """Runs the checks on a stage of its own and returns the exit status."""
-    for ending in END_SIGNALS:
-        signal.signal(ending, give_up)
-    signal.alarm(RUN_SECS)
+    end_within(RUN_SECS)
     with tempfile.TemporaryDirectory(prefix="edgepush-firefox-", ignore_cleanup_errors=True) as directory:
         stage = Stage(binary, program, directory)
-        failed = len(CHECKS)
-        try:
-            failed = run_checks(stage)
-        finally:
-            stage.close()
-            if failed:
-                stage.firefox.print_log()
-                stage.gateway.print_log()
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+        return run_on(stage, CHECKS, [stage.firefox, stage.gateway])
 
 
 if __name__ == "__main__":
