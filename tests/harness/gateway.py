@@ -28,7 +28,7 @@ class Gateway(Child):
     def start(self):
         """Starts the gateway and waits for the line that says that it is ready."""
         command = [self.binary, "--listen", self.address, "--console", "127.0.0.1:0", "--data", self.data]
-        command += ["--config", self.config]
+        command += ["--config", self.config, "--log", "debug"]
         self.spawn(command, stdout=subprocess.PIPE, text=True)
         watchdog = threading.Timer(READY_SECS, self.process.kill)
         watchdog.daemon = True
@@ -47,6 +47,10 @@ class Gateway(Child):
         self.process.terminate()
         status = self.process.wait(STOP_SECS)
         assert status == 0, f"after SIGTERM the gateway ended with status {status}"
+
+    def said(self, text):
+        """How many lines of its log have this in them."""
+        return sum(text in line for line in self.log.read_text(errors="replace").splitlines())
 
     def lose_database(self):
         """Deletes the database of a stopped gateway and leaves its key."""
