@@ -629,3 +629,41 @@ fn our_own_client_connects_with_tls_and_without() {
         assert!(answer.unwrap().starts_with("HTTP/1.1 426 "), "{host} {tls}");
     }
 }
+
+#[test]
+fn commands_speak_tls_to_a_gateway_whose_authority_they_are_given() {
+    let certificates = Certificates::new();
+    let gateway = Gateway::with_config(&certificates.config());
+    let ca = certificates.path("ca.pem");
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_edgepush"));
+        command.current_dir(&certificates.directory).args(args);
+        command
+    };
+    let url = format!("wss://localhost:{}/", gateway.push.port());
+    let listener = run(&["listen", &url, "--once", "--ca"])
+        .arg(&ca)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    gateway.wait_for_metric("edgepush_registrations_total", 1);
+    // The state file is there once the endpoint is.
+    let state = certificates.path("edgepush-listen.json");
+    let start = Instant::now();
+    while !state.exists() {
+        assert!(start.elapsed() < PATIENCE, "no state file");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let send = ["send", "--to", "edgepush-listen.json", "over TLS"];
+    let refused = run(&send).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    let why = String::from_utf8(refused.stderr).unwrap();
+    assert!(why.contains("authority"), "{why}");
+    let sent = run(&send).arg("--ca").arg(&ca).output().unwrap();
+    let why = String::from_utf8(sent.stderr).unwrap();
+    assert_eq!(sent.status.code(), Some(0), "{why}");
+    let heard = listener.wait_with_output().unwrap();
+    let heard = String::from_utf8(heard.stdout).unwrap();
+    assert!(heard.starts_with("endpoint https://localhost:"), "{heard}");
+    assert!(heard.ends_with("message over TLS\n"), "{heard}");
+}

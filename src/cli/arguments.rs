@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
 
+use super::{listen, send, vapid};
 use crate::config::Flags;
 
 /// The answer to `--help`.
@@ -12,6 +13,11 @@ pub(super) const HELP: &str = "\
 A push gateway for small boards: websockets and HTTP in, SQLite below.
 
 Usage: edgepush [serve] [options]
+       edgepush listen URL      receive: a user agent for the shell
+       edgepush send ENDPOINT   send to an endpoint
+       edgepush vapid [FILE]    make the key of an application server
+
+Each of these has a --help of its own.
 
 Options:
   --listen ADDR       where user agents and application servers connect:
@@ -40,6 +46,16 @@ pub(super) enum Command {
     Help,
     /// Print the version.
     Version,
+    /// Print the help of another command.
+    HelpOf(&'static str),
+    /// Refuse the arguments of another command: its name, and why.
+    Misused(&'static str, String),
+    /// Be a user agent.
+    Listen(Box<listen::arguments::Options>),
+    /// Be an application server.
+    Send(Box<send::arguments::Options>),
+    /// Make or show the key of an application server.
+    Vapid(PathBuf),
     /// Run the gateway.
     Serve {
         /// The configuration file.
@@ -61,6 +77,9 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Command, lexo
     let mut file = None;
     let mut flags = Flags::default();
     let mut command_named = false;
+    if let Some(command) = other_command(&mut parser) {
+        return Ok(command);
+    }
     while let Some(argument) = parser.next()? {
         let flag = match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Command::Help),
@@ -84,6 +103,41 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Command, lexo
         *flag = Some(parser.value()?.string()?);
     }
     Ok(Command::Serve { file, flags })
+}
+
+/// The command, if it is not to serve: its name is then the first argument.
+fn other_command(parser: &mut Parser) -> Option<Command> {
+    let mut args = parser.try_raw_args()?;
+    let mut is_next = |name: &str| args.next_if(|arg| arg == name).is_some();
+    if is_next("listen") {
+        let options = listen::arguments::read(parser);
+        let command = |options| Command::Listen(Box::new(options));
+        return Some(of("listen", options, command, listen::arguments::HELP));
+    }
+    if is_next("send") {
+        let options = send::arguments::read(parser);
+        let command = |options| Command::Send(Box::new(options));
+        return Some(of("send", options, command, send::arguments::HELP));
+    }
+    if is_next("vapid") {
+        let path = vapid::arguments(parser);
+        return Some(of("vapid", path, Command::Vapid, vapid::HELP));
+    }
+    None
+}
+
+/// What came of reading the arguments of the command `name`.
+fn of<T>(
+    name: &'static str,
+    read: Result<Option<T>, lexopt::Error>,
+    command: impl FnOnce(T) -> Command,
+    help: &'static str,
+) -> Command {
+    match read {
+        Ok(Some(options)) => command(options),
+        Ok(None) => Command::HelpOf(help),
+        Err(error) => Command::Misused(name, error.to_string()),
+    }
 }
 
 #[cfg(test)]

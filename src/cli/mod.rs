@@ -3,6 +3,10 @@
 //! What the daemon does with it belongs to `daemon`.
 
 mod arguments;
+mod listen;
+mod send;
+mod text;
+mod vapid;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -28,6 +32,13 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(Command::Help) => print(HELP),
         Ok(Command::Version) => print(concat!("edgepush ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Command::Serve { file, flags }) => serve(file.as_deref(), &flags),
+        Ok(Command::Listen(options)) => listen::run(&options),
+        Ok(Command::Send(options)) => send::run(&options),
+        Ok(Command::Vapid(path)) => vapid::run(&path),
+        Ok(Command::HelpOf(help)) => print(help),
+        Ok(Command::Misused(command, error)) => refuse(format_args!(
+            "edgepush: {error}; see edgepush {command} --help"
+        )),
         Err(error) => refuse(format_args!("edgepush: {error}; see edgepush --help")),
     }
 }

@@ -61,6 +61,9 @@ impl Engine {
                 }
             }
             Waiting::Find { request, problem } => self.found(request, problem, &reply),
+            Waiting::Registration(request, step) => {
+                self.registration_stored(request, step, &reply);
+            }
             Waiting::Page(session) => self.page(now, session, reply),
             Waiting::Deleted { deletions, resume } => {
                 if reply != StoreReply::Done {

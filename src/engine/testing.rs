@@ -11,6 +11,7 @@ use crate::model::limits::Limits;
 use crate::model::simplepush::SimplePush;
 use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply, Subscription};
 use crate::model::time::{Now, ServiceTime, UnixTime};
+use crate::model::unifiedpush::UnifiedPush;
 use crate::model::version::Version;
 use crate::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
 use crate::protocol::keyring::Keyring;
@@ -63,6 +64,7 @@ impl Table {
             limits,
             durability,
             simplepush: SimplePush::default(),
+            unifiedpush: UnifiedPush::default(),
             public_url: None,
             access: Access::default(),
             keyring: keyring(),
@@ -227,6 +229,7 @@ impl Table {
             upgrade: Upgrade::None,
             headers,
             body: Body::Whole(Vec::new()),
+            random: Some([u8::try_from(id).unwrap(); 24]),
         };
         let outs = self.input(Input::Request {
             request: RequestId(id),

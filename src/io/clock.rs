@@ -42,14 +42,10 @@ impl Clock {
 
     /// Reads both clocks. Called once for each turn of the event loop.
     pub fn read(&self) -> Now {
-        // Before 1970 counts as 1970: a board that has lost its clock must still start.
-        let wall = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         let monotonic = monotonic();
         Now {
             monotonic,
-            wall: UnixTime::from_secs(wall.as_secs()),
+            wall: wall(),
             wall_is_trusted: match self.trust {
                 ClockTrust::Auto => self.is_synchronised(monotonic),
                 ClockTrust::Always => true,
@@ -74,8 +70,14 @@ impl Clock {
 }
 
 /// The monotonic clock alone.
-pub(super) fn monotonic() -> Instant {
+pub fn monotonic() -> Instant {
     Instant::now()
+}
+
+/// The wall clock alone. Before 1970 counts as 1970: a board that has lost its clock must still start.
+pub fn wall() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixTime::from_secs(since.unwrap_or_default().as_secs())
 }
 
 #[cfg(test)]

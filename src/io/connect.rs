@@ -149,6 +149,20 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Whether trying again is no use: somebody must change something.
+    pub const fn is_lasting(&self) -> bool {
+        match self {
+            Self::Name
+            | Self::CaFile(_)
+            | Self::NoAuthority
+            | Self::UnknownAuthority
+            | Self::OtherName => true,
+            Self::Connect(_) | Self::Late | Self::WrongTime | Self::Tls(_) | Self::Handshake(_) => {
+                false
+            }
+        }
+    }
+
     fn of_handshake(error: io::Error) -> Self {
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
         let certificate = match cause {

@@ -1,17 +1,22 @@
 //! Programs that this program starts: one shell command, fed and waited for.
+//!
+//! smol's own processes need somebody who drives them, or they start a thread for it.
 
-use std::ffi::OsStr;
-use std::future::pending;
-use std::io;
-use std::process::{ExitStatus, Stdio};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
-use smol::future::or;
-use smol::io::AsyncWriteExt;
-use smol::process::{Command, driver};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use smol::{Async, Timer};
+
+/// How often a kernel before 5.3, which tells nobody, is asked whether the command has ended.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs `command` with `sh -c`, gives it `input` on its standard input, and waits for its end.
-///
-/// A command that does not read its input is no error.
 ///
 /// # Errors
 ///
@@ -19,34 +24,41 @@ use smol::process::{Command, driver};
 pub async fn run_shell(
     command: &OsStr,
     environment: Vec<(&'static str, Option<Vec<u8>>)>,
-    input: Vec<u8>,
+    input: &[u8],
 ) -> io::Result<ExitStatus> {
-    use std::os::unix::ffi::OsStringExt;
-
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(command).stdin(Stdio::piped());
+    shell.arg("-c").arg(command).stdin(in_memory(input)?);
     for (name, value) in environment {
         match value {
-            Some(value) => shell.env(name, std::ffi::OsString::from_vec(value)),
+            Some(value) => shell.env(name, OsString::from_vec(value)),
             None => shell.env_remove(name),
         };
     }
-    let waiting = async {
-        let mut child = shell.spawn()?;
-        let stdin = child.stdin.take();
-        let feeding = async {
-            if let Some(mut stdin) = stdin {
-                // What it does not want to read may stay unread.
-                let _ = stdin.write_all(&input).await;
-            }
-            pending().await
-        };
-        or(child.status(), feeding).await
-    };
-    // Without somebody who drives it, the library would start a thread to wait for the end.
-    let driving = async {
-        driver().await;
-        pending().await
-    };
-    or(waiting, driving).await
+    let mut child = shell.spawn()?;
+    ended(&child).await;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        Timer::after(POLL_INTERVAL).await;
+    }
+}
+
+/// A file of no folder, so that nobody has to wait for the command to read it, as with a pipe.
+fn in_memory(input: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create("edgepush-input", MemfdFlags::CLOEXEC)?);
+    file.write_all(input)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+/// Waits for the end of the child, if the kernel can tell of it.
+async fn ended(child: &Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let told = pid
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
+        .and_then(|fd| Async::new(fd).ok());
+    if let Some(told) = told {
+        let _ = told.readable().await;
+    }
 }

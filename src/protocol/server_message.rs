@@ -177,11 +177,12 @@ pub fn notification(message: &PushMessage, version: &str) -> String {
         crypto_key: Option<&'a str>,
     }
     let content = message.payload.content();
+    let body = content.map_or_else(|| message.payload.raw(), |content| Some(&content.body));
     to_json(&Notification {
         message_type: "notification",
         channel: message.channel.uuid().hyphenated(),
         version,
-        data: content.map(|content| BASE64URL_NOPAD.encode(&content.body)),
+        data: body.map(|body| BASE64URL_NOPAD.encode(body)),
         headers: content.map(|content| Headers {
             encoding: content.encoding.as_str(),
             encryption: content.encryption.as_deref(),
@@ -344,6 +345,17 @@ mod tests {
             notification(&message(Payload::Encrypted(content)), "v"),
             format!(
                 r#"{{"messageType":"notification","channelID":"{DASHED}","version":"v","data":"_-8","headers":{{"encoding":"aesgcm","encryption":"salt=abc","crypto_key":"dh=def"}}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn raw_body_travels_without_headers() {
+        let raw = Payload::Raw([0xff, 0xef].into());
+        assert_eq!(
+            notification(&message(raw), "v"),
+            format!(
+                r#"{{"messageType":"notification","channelID":"{DASHED}","version":"v","data":"_-8"}}"#
             )
         );
     }

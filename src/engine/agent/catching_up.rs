@@ -177,7 +177,7 @@ impl Agent {
 fn add_highest(updates: &mut Updates, message: PushMessage, version: Version) {
     let data = match message.payload {
         Payload::Update(update) => update.data,
-        Payload::Empty | Payload::Encrypted(_) => None,
+        Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_) => None,
     };
     let is_highest = updates
         .get(&message.channel)
