@@ -4,9 +4,10 @@
 # shellcheck shell=bash
 
 top=$(cd "$here/../.." && pwd)
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
 log=$work/install.log
 venv=$work/venv
-mkdir -p "$work"
 : >"$log"
 
 skip() {
