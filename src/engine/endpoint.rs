@@ -208,19 +208,24 @@ impl Engine {
 
     /// The version of an update that names none (R26). Of a user agent that is here and has read
     /// all that waited for it, all versions are known; of others only the storage knows them.
-    fn next_version(&self, endpoint: &Endpoint) -> NewVersion {
+    fn next_version(&mut self, endpoint: &Endpoint) -> NewVersion {
         let clock = self.desk.version_clock.version();
-        match self.agent_of(endpoint) {
-            None => NewVersion::AtLeast(clock),
-            Some(agent) => {
-                let next = agent.channels.next_version(endpoint.channel, clock);
-                if agent.is_live() {
-                    NewVersion::Exact(next)
-                } else {
-                    NewVersion::AtLeast(next)
-                }
-            }
+        let Endpoint { uaid, channel, .. } = *endpoint;
+        let Some((agent, desk)) = self.agent_of_mut(endpoint) else {
+            return NewVersion::AtLeast(clock);
+        };
+        let next = agent.channels.next_version(channel, clock);
+        if !agent.is_live() {
+            return NewVersion::AtLeast(next);
         }
+        if let Some(reserved) = agent.channels.reserve(channel, next, clock) {
+            let op = StoreOp::SaveVersions {
+                uaid,
+                versions: vec![(channel, reserved)],
+            };
+            desk.out.store(op, Waiting::Nobody);
+        }
+        NewVersion::Exact(next)
     }
 
     /// An application server takes back a message of its own. One that is already gone is no error.

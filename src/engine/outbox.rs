@@ -83,7 +83,7 @@ pub(super) enum Waiting {
     /// Who sleeps.
     Sleepers,
     /// A session whose user agent will be woken by a datagram.
-    Sleep(SessionId),
+    Sleep(SessionId, Uaid),
     /// Nobody.
     Nobody,
 }

@@ -55,6 +55,14 @@ impl Table {
     }
 
     pub(super) fn with(limits: Limits, durability: Durability) -> Self {
+        Self::of(limits, durability, SimplePush::default())
+    }
+
+    pub(super) fn with_simplepush(simplepush: SimplePush) -> Self {
+        Self::of(Limits::default(), Durability::Strict, simplepush)
+    }
+
+    fn of(limits: Limits, durability: Durability, simplepush: SimplePush) -> Self {
         let now = Now {
             monotonic: Instant::now(),
             wall: UnixTime::from_secs(0),
@@ -63,7 +71,7 @@ impl Table {
         let settings = Settings {
             limits,
             durability,
-            simplepush: SimplePush::default(),
+            simplepush,
             unifiedpush: UnifiedPush::default(),
             public_url: None,
             access: Access::default(),
@@ -75,13 +83,15 @@ impl Table {
                 version_clock: Version::from_secs(0),
             },
         };
-        Self {
+        let mut table = Self {
             engine: Engine::new(now, settings).unwrap(),
             now,
             names: 0,
             reached_by: "pi",
             asked: Vec::new(),
-        }
+        };
+        assert_eq!(table.input(Input::Timeout), []);
+        table
     }
 
     pub(super) fn input(&mut self, input: Input<'_>) -> Vec<Out> {

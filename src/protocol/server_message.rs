@@ -216,14 +216,15 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// At most how many bytes it takes in a frame: names, 20 digits, and data of which each byte may
-    /// be escaped as `\u0000`.
+    /// At most how many bytes it takes in a frame: names, 20 digits, and data as JSON escapes it.
     pub fn len_bytes_max(&self) -> usize {
-        let data = self.data.map_or(0, str::len);
-        self.channel
-            .len()
-            .saturating_add(data.saturating_mul(6))
-            .saturating_add(80)
+        let escaped = |byte: u8| match byte {
+            0..=0x1f => r"\u0000".len(),
+            b'"' | b'\\' => 2,
+            _ => 1,
+        };
+        let data: usize = self.data.unwrap_or_default().bytes().map(escaped).sum();
+        self.channel.len().saturating_add(data).saturating_add(80)
     }
 }
 
@@ -323,6 +324,15 @@ mod tests {
                 r#"{{"messageType":"notification","updates":[{{"channelID":"{DASHED}","version":9223372036854775807}},{{"channelID":"ABAB","version":0,"data":"\""}}]}}"#
             )
         );
+    }
+
+    #[test]
+    fn update_is_never_longer_than_it_says_and_hardly_shorter() {
+        for data in ["", "plain", "\"\\\0\u{1f}\n\u{7f}\u{e9}\u{1F4A9}"] {
+            let update = Update::new(CHANNEL, None, Version::MAX, Some(data));
+            let (written, max) = (to_json(&update).len(), update.len_bytes_max());
+            assert!((written..=written + 40).contains(&max), "{written} {max}");
+        }
     }
 
     #[test]
