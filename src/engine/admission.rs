@@ -98,6 +98,12 @@ impl Admission {
         Ok(())
     }
 
+    /// A message of these cost nothing after all.
+    fn give_back(&mut self, uaid: Uaid, channel: ChannelId) {
+        self.subscriptions.give_back(&(uaid, channel));
+        self.user_agents.give_back(&uaid);
+    }
+
     /// A new subscription, and perhaps a new user agent with it. One that is refused takes no token.
     fn count_registration(
         &mut self,
@@ -166,7 +172,8 @@ impl Engine {
         })
     }
 
-    /// A message that its sender may send and that is in order.
+    /// A message that its sender may send and that is in order. One that its user agent acks before it
+    /// is written gives its token back: it is flash that must be spared.
     pub(super) fn admit_message(&mut self, now: Now, endpoint: &Endpoint) -> Result<(), Problem> {
         let Endpoint { uaid, channel, .. } = *endpoint;
         let admitted = self.admission.count_message(now, uaid, channel);
@@ -187,6 +194,12 @@ impl Engine {
 }
 
 impl Engine {
+    pub(super) fn give_tokens_back(&mut self) {
+        for (uaid, channel) in self.desk.out.take_cost_nothing() {
+            self.admission.give_back(uaid, channel);
+        }
+    }
+
     /// Whether a user agent may make a subscription now. One that it has is made again for nothing; with
     /// its first it becomes one that must be remembered.
     pub(super) fn admit_registration(
@@ -263,7 +276,7 @@ fn whole_secs(wait: Duration) -> u32 {
 mod tests {
     use super::*;
     use crate::engine::Input;
-    use crate::engine::testing::{Out, Table};
+    use crate::engine::testing::{Out, Table, versions};
     use crate::model::store::StoreReply;
 
     /// Four a second and three at once for a subscription, with room above.
@@ -302,6 +315,22 @@ mod tests {
     const USER_AGENT: &str =
         "Too many messages to the user agent of this subscription; send more slowly";
     const ADDRESS: &str = "Too many messages from this address; send more slowly";
+
+    #[test]
+    fn message_that_is_acked_and_never_written_costs_no_token() {
+        let mut table = table(limits());
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        for ttl in [60, 0].into_iter().cycle().take(100) {
+            let (_, outs) = table.post(&endpoint, ttl, None);
+            table.ack(id, 1, &versions(&outs)[0], 100);
+            table.all_sent(id);
+        }
+        for _ in 0..3 {
+            assert_eq!(post(&mut table, &endpoint), ACCEPTED);
+        }
+        assert_eq!(post(&mut table, &endpoint), refused(1, SUBSCRIPTION));
+    }
 
     #[test]
     fn subscription_takes_its_burst_and_then_its_rate_and_others_are_not_touched() {

@@ -261,13 +261,17 @@ impl Agent {
                 out.store(StoreOp::Disown { uaid, channel }, Waiting::Nobody);
             }
         }
+        let channel = unacked.as_ref().map(|unacked| unacked.channel);
         match unacked.map(|unacked| unacked.place) {
             Some(Place::Held(held)) => {
-                Counters::add(&mut out.counters.messages_never_written);
-                out.release(held.message.cost_bytes());
+                out.never_write(self.uaid, &held.message);
                 out.accept(held.request);
             }
-            Some(Place::Nowhere) => {}
+            Some(Place::Nowhere) => {
+                if let Some(channel) = channel {
+                    out.cost_nothing(self.uaid, channel);
+                }
+            }
             place @ (Some(Place::Flash(_)) | None) => {
                 // Acked before it was written: it is in good hands, whatever becomes of the write.
                 if let Some(Place::Flash(Some(request))) = place {

@@ -155,6 +155,7 @@ impl Engine {
             Input::Timeout => self.timeout(now),
             Input::Stop => self.begin_stop(now),
         }
+        self.give_tokens_back();
         if self.stop == Stop::Waiting && self.desk.out.waiting_len() == 0 {
             self.stop = Stop::Done;
             self.desk.out.push(Output::Stopped);

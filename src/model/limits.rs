@@ -122,14 +122,16 @@ pub struct Limits {
     pub registration_burst_max: u32,
     /// Most subscriptions of one user agent.
     pub subscriptions_per_user_agent_max: u32,
-    /// Push messages to one subscription, each second for long.
+    /// Push messages to one subscription, each second for long; those that are acked before they are
+    /// written do not count.
     ///
-    /// An application that has more to say fills a screen with notifications; what waits for a user
-    /// agent that is away still takes minutes to reach its limit.
+    /// An application that has more to say fills a screen with notifications, and a memory card: one
+    /// gone wild that replaces its own by topic writes 50 pages a second and not thousands.
     pub subscription_rate_per_sec_max: u32,
-    /// The same at once, after a pause: ten seconds' worth, for an application server that was away.
+    /// The same at once, after a pause: twice what may be stored, so that whoever fills a queue hears of
+    /// that and not of this.
     pub subscription_burst_max: u32,
-    /// Push messages to one user agent, each second for long: five subscriptions' worth.
+    /// Push messages to one user agent, each second for long: four subscriptions' worth.
     pub user_agent_rate_per_sec_max: u32,
     /// The same at once, after a pause.
     pub user_agent_burst_max: u32,
@@ -198,16 +200,16 @@ impl Default for Limits {
             registration_rate_per_min_max: 60,
             registration_burst_max: 1000,
             subscriptions_per_user_agent_max: 1000,
-            subscription_rate_per_sec_max: 20,
-            subscription_burst_max: 200,
-            user_agent_rate_per_sec_max: 100,
-            user_agent_burst_max: 1000,
-            address_rate_per_sec_max: 500,
-            address_burst_max: 5000,
-            messages_per_subscription_max: 500,
-            bytes_per_subscription_max: 2 << 20,
-            messages_per_user_agent_max: 1000,
-            bytes_per_user_agent_max: 4 << 20,
+            subscription_rate_per_sec_max: 50,
+            subscription_burst_max: 2000,
+            user_agent_rate_per_sec_max: 200,
+            user_agent_burst_max: 10_000,
+            address_rate_per_sec_max: 2000,
+            address_burst_max: 20_000,
+            messages_per_subscription_max: 1000,
+            bytes_per_subscription_max: 4 << 20,
+            messages_per_user_agent_max: 2000,
+            bytes_per_user_agent_max: 8 << 20,
             stored_bytes_max: 1 << 30,
             held_bytes_max: 16 << 20,
             store_queue_max: 4096,

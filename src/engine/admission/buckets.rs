@@ -91,6 +91,18 @@ impl Buckets {
         let after = full_at.max(now).saturating_add(self.rate.interval);
         set[place] = [hash, after];
     }
+
+    /// Puts a token of `name` back. One whose bucket is not in the table has all of them anyway.
+    pub(super) fn give_back(&mut self, name: &impl Hash) {
+        let hash = self.hasher.hash_one(name);
+        let mut sets = self.table.chunks_exact_mut(WAYS).skip(set_of(hash));
+        let found = sets
+            .next()
+            .and_then(|set| set.iter_mut().find(|b| b[0] == hash));
+        if let Some(bucket) = found {
+            bucket[1] = bucket[1].saturating_sub(self.rate.interval);
+        }
+    }
 }
 
 fn set_of(hash: u64) -> usize {
@@ -143,6 +155,20 @@ mod tests {
             assert_eq!(asks(&mut buckets, 1, millis(60_000)), Ok(()));
         }
         assert!(asks(&mut buckets, 1, millis(60_000)).is_err());
+    }
+
+    #[test]
+    fn token_that_is_given_back_can_be_taken_again_and_never_makes_more_than_the_burst() {
+        let mut buckets = Buckets::new(Rate::new(1, SECOND, 2));
+        buckets.give_back(&1);
+        for _ in 0..100 {
+            assert_eq!(asks(&mut buckets, 1, SECOND), Ok(()));
+            buckets.give_back(&1);
+        }
+        buckets.give_back(&1);
+        assert_eq!(asks(&mut buckets, 1, SECOND), Ok(()));
+        assert_eq!(asks(&mut buckets, 1, SECOND), Ok(()));
+        assert!(asks(&mut buckets, 1, SECOND).is_err());
     }
 
     #[test]
