@@ -170,6 +170,25 @@ pub(super) fn page(
     Ok(page)
 }
 
+/// Lets a kept message expire with another one, as if it had been received with it.
+pub(super) fn keep_as_long_as(
+    connection: &Connection,
+    kept: MessageId,
+    other: &PushMessage,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE message SET received_at = ?2, ttl_secs = ?3, expires_at = ?4 WHERE id = ?1",
+        )?
+        .execute((
+            kept.as_i64(),
+            signed(other.received_at),
+            other.ttl.as_secs(),
+            signed(other.expires_at()),
+        ))?;
+    Ok(())
+}
+
 /// Drops a message. Returns whose it was, if it was there.
 pub(super) fn delete(
     connection: &Connection,
