@@ -353,7 +353,7 @@ impl Agent {
             }
         }
         let uaid = self.uaid;
-        let versions = self.channels.unwritten(desk.version_clock.version());
+        let versions = self.channels.unwritten(desk.version_clock.shown());
         if !versions.is_empty() {
             let op = StoreOp::SaveVersions { uaid, versions };
             desk.out.store(op, Waiting::Nobody);

@@ -90,7 +90,7 @@ impl Desk {
             uaid,
             message,
             lost,
-            version_clock: self.version_clock.version(),
+            version_clock: self.version_clock.shown(),
             fate,
         });
     }

@@ -214,9 +214,13 @@ impl Engine {
                 (topic, payload)
             }
         };
-        if let (Some(update), Some((agent, _))) = (payload.update(), self.agent_of_mut(endpoint)) {
+        if let Some(update) = payload.update() {
             let version = update.version.version();
-            agent.channels.note_version(endpoint.channel, version);
+            // What it has passed by now is not written down for the channel.
+            self.desk.version_clock.version();
+            if let Some((agent, _)) = self.agent_of_mut(endpoint) {
+                agent.channels.note_version(endpoint.channel, version);
+            }
         }
         Arc::new(PushMessage {
             id: self.desk.next_message_id(),
@@ -231,7 +235,7 @@ impl Engine {
 
     /// The version of an update that names none (R26). Of a user agent that is here and has read
     /// all that waited for it, all versions are known; of others only the storage knows them.
-    fn next_version(&self, endpoint: &Endpoint) -> NewVersion {
+    fn next_version(&mut self, endpoint: &Endpoint) -> NewVersion {
         let clock = self.desk.version_clock.version();
         match self.agent_of(endpoint) {
             None => NewVersion::AtLeast(clock),

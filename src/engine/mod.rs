@@ -40,6 +40,7 @@ use crate::model::limits::Limits;
 use crate::model::simplepush::SimplePush;
 use crate::model::store::{Opened, StoreError, StoreOp};
 use crate::model::time::Now;
+use crate::model::version::Version;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 
@@ -134,6 +135,9 @@ impl Engine {
             Input::Timeout => self.timeout(now),
             Input::Stop => self.begin_stop(now),
         }
+        if let Some(bound) = self.desk.version_clock.next_bound() {
+            self.save_time(now, bound);
+        }
         if self.stop == Stop::Waiting && self.desk.out.waiting_len() == 0 {
             self.stop = Stop::Done;
             self.desk.out.push(Output::Stopped);
@@ -217,7 +221,7 @@ impl Engine {
         }
         if due(self.save_time_at) {
             self.save_time_at = now.monotonic.checked_add(SAVE_TIME_INTERVAL);
-            self.save_time(now);
+            self.save_time(now, self.desk.version_clock.bound());
         }
     }
 
@@ -229,12 +233,12 @@ impl Engine {
         self.desk.out.store(op, Waiting::Expired);
     }
 
-    fn save_time(&mut self, now: Now) {
+    fn save_time(&mut self, now: Now, version_clock: Version) {
         let op = StoreOp::SaveTime {
             service_time: self.desk.service_time(now),
-            version_clock: self.desk.version_clock.version(),
+            version_clock,
         };
-        self.desk.out.store(op, Waiting::Nobody);
+        self.desk.out.store(op, Waiting::SavedTime);
     }
 
     /// Order: sessions first, because what they hold must be given to the storage; then the time,
@@ -252,7 +256,7 @@ impl Engine {
             self.close(session, CloseReason::GoingAway);
         }
         self.desk.out.flush_deletions(None);
-        self.save_time(now);
+        self.save_time(now, self.desk.version_clock.last());
     }
 }
 

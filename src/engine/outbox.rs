@@ -75,6 +75,8 @@ pub(super) enum Waiting {
     },
     /// The sweep of expired messages.
     Expired,
+    /// The clocks, which are written down.
+    SavedTime,
     /// Who sleeps.
     Sleepers,
     /// A session whose user agent will be woken by a datagram.

@@ -76,6 +76,11 @@ impl Engine {
                 }
             }
             Waiting::Expired => self.swept(now, &reply),
+            Waiting::SavedTime => {
+                if reply != StoreReply::Done {
+                    self.save_time_at = now.monotonic.checked_add(SWEEP_INTERVAL);
+                }
+            }
             Waiting::Sleepers => {
                 if let StoreReply::Sleepers(sleepers) = reply {
                     self.sleepers_loaded(now, sleepers);

@@ -122,7 +122,7 @@ pub enum StoreOp {
     SaveTime {
         /// How long the gateway has run.
         service_time: ServiceTime,
-        /// The version clock.
+        /// What the version clock stays below, or where it stopped.
         version_clock: Version,
     },
     /// Writes down the highest versions of channels that the version clock has not passed yet.
@@ -284,6 +284,6 @@ pub struct Opened {
     pub run: u32,
     /// How long it has run before.
     pub service_time: ServiceTime,
-    /// How far its version clock had come.
+    /// Where its version clock goes on: above all that it has shown.
     pub version_clock: Version,
 }

@@ -92,7 +92,7 @@ impl Agent {
     /// The version that a message from flash is sent as; `None` for a WebPush notification.
     ///
     /// A push message that a SimplePush user agent was sent before it became one gets its number here.
-    fn sent_as(&mut self, message: &PushMessage, desk: &Desk) -> Option<Version> {
+    fn sent_as(&mut self, message: &PushMessage, desk: &mut Desk) -> Option<Version> {
         let version = match (version_of(message), self.dialect) {
             (Some(version), _) => version,
             (None, Dialect::WebPush) => return None,
