@@ -7,7 +7,7 @@
 
 mod catching_up;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ use crate::model::limits::Limits;
 use crate::model::message::PushMessage;
 use crate::model::store::{Deletion, StoreOp, Subscription};
 use crate::model::time::Now;
-use crate::model::version::Version;
+use crate::model::version::{NewVersion, Version};
 use crate::protocol::client_message::AckCode;
 use crate::protocol::problem::Problem;
 use crate::protocol::server_message::{self, Update};
@@ -46,6 +46,10 @@ pub(super) struct Agent {
     mode: Mode,
     /// The last message sent here.
     cursor: MessageId,
+    /// The page that is on its way is followed by the first one again.
+    starts_again: bool,
+    /// Acked while a page is on its way, which may bring them again.
+    acked_meanwhile: BTreeSet<MessageId>,
     /// Messages on their way to flash that this session must fetch.
     to_fetch: usize,
     /// Bytes given to the socket that it has not taken yet.
@@ -109,6 +113,8 @@ impl Agent {
             some_unlisted: false,
             mode: Mode::Live,
             cursor: MessageId::ZERO,
+            starts_again: false,
+            acked_meanwhile: BTreeSet::new(),
             to_fetch: 0,
             unsent_bytes: 0,
             redelivery_set: false,
@@ -152,7 +158,10 @@ impl Agent {
     /// Sends a message with TTL 0, or drops it: nobody waits for it.
     pub(super) fn deliver_now_or_never(&mut self, now: Now, post: &Post, desk: &mut Desk) {
         let text = self.frame(&post.message, desk);
-        if self.has_room_for(text.len(), &desk.limits) {
+        // A number that only the storage knows for certain may be that of another update.
+        let update = post.message.payload.update();
+        let is_certain = update.is_none_or(|update| matches!(update.version, NewVersion::Exact(_)));
+        if is_certain && self.has_room_for(text.len(), &desk.limits) {
             let version = version_of(&post.message);
             self.list(now, &post.message, version, true, Place::Nowhere, desk);
             self.send(text, &mut desk.out);
@@ -240,6 +249,9 @@ impl Agent {
         Counters::add(&mut out.counters.messages_acked);
         let unacked = self.unacked.remove(&id);
         if let Some(unacked) = &unacked {
+            if self.mode == (Mode::CatchingUp { fetching: true }) {
+                self.acked_meanwhile.insert(id);
+            }
             // Of a message that it has never seen this can only mean an unknown subscription.
             if code == AckCode::NotDelivered && unacked.first_time {
                 let channel = unacked.channel;

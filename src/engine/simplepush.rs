@@ -181,3 +181,110 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Input;
+    use super::super::testing::{
+        EMPTY_PAGE, KEPT, Out, Table, device_hello, loaded, numbers, page,
+    };
+    use super::*;
+    use crate::model::message::PushMessage;
+    use crate::model::store::StoreReply;
+
+    const DONE: StoreReply = StoreReply::Done;
+
+    /// The message that was put last of all, as the storage keeps it.
+    fn kept(table: &Table) -> PushMessage {
+        let mut asked = table.asked.iter().rev();
+        let message = asked.find_map(|op| {
+            if let StoreOp::Enqueue { message, .. } = op {
+                return Some(message.as_ref().clone());
+            }
+            None
+        });
+        message.unwrap()
+    }
+
+    #[test]
+    fn second_hello_repeats_what_is_only_held() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        let (request, outs) = table.put(&endpoint, Some(5));
+        assert_eq!(numbers(&outs), [5]);
+        table.all_sent(id);
+        let outs = table.say(id, &device_hello(&uaid));
+        assert!(matches!(outs.as_slice(), [Out::Sent(..)]));
+        table.all_sent(id);
+        let [
+            StoreOp::SaveTime { .. },
+            StoreOp::Enqueue { message, .. },
+            StoreOp::Fetch { .. },
+        ] = table.asked.as_slice()
+        else {
+            panic!("{:?}", table.asked);
+        };
+        let message = message.as_ref().clone();
+        let outs = table.stored(vec![DONE, KEPT, page(vec![message])]);
+        assert_eq!(outs[0], Out::Answered(request, 200));
+        assert_eq!(numbers(&outs), [5]);
+    }
+
+    #[test]
+    fn second_hello_begins_anew_where_the_first_is_still_being_served() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        table.put(&endpoint, Some(5));
+        let session = SessionId(id);
+        table.input(Input::Gone { session });
+        let message = kept(&table);
+        let id = table.device_again(&uaid);
+        table.stored(vec![DONE, KEPT, DONE, loaded(1)]);
+        table.all_sent(id);
+        let more = StoreReply::Page {
+            messages: vec![message.clone()],
+            more: true,
+        };
+        assert_eq!(numbers(&table.stored(vec![more])), [5]);
+        table.all_sent(id);
+        // The second page is on its way.
+        table.say(id, &device_hello(&uaid));
+        table.all_sent(id);
+        table.stored(vec![EMPTY_PAGE]);
+        let outs = table.stored(vec![page(vec![message])]);
+        assert_eq!(numbers(&outs), [5]);
+    }
+
+    #[test]
+    fn update_acked_while_a_page_brings_it_again_is_not_sent_again() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        table.put(&endpoint, Some(5));
+        table.all_sent(id);
+        table.say(id, &device_hello(&uaid));
+        table.all_sent(id);
+        let message = kept(&table);
+        table.ack_number(id, 1, 5);
+        let outs = table.stored(vec![DONE, KEPT, page(vec![message])]);
+        assert_eq!(numbers(&outs), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn message_with_ttl_0_has_no_number_while_versions_on_flash_are_unknown() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        let session = SessionId(id);
+        table.input(Input::Gone { session });
+        let id = table.device_again(&uaid);
+        // The storage will choose its number.
+        table.put(&endpoint, None);
+        table.stored(vec![loaded(1)]);
+        table.all_sent(id);
+        let (request, outs) = table.post(&endpoint, 0, None);
+        assert_eq!(outs, [Out::Answered(request, 201)]);
+    }
+}

@@ -55,11 +55,15 @@ impl Agent {
         desk: &mut Desk,
     ) {
         let service_time = desk.service_time(now);
+        let acked = std::mem::take(&mut self.acked_meanwhile);
         let mut updates = Updates::new();
         for message in messages {
             self.cursor = message.id;
-            // Unregistered since the page was read, or expired.
-            if self.ending == Some(message.channel) || message.expires_at() <= service_time {
+            // Unregistered or acked since the page was read, or expired.
+            if self.ending == Some(message.channel)
+                || acked.contains(&message.id)
+                || message.expires_at() <= service_time
+            {
                 continue;
             }
             if self.is_on_its_way(message.id, now, &desk.limits) {
@@ -80,8 +84,12 @@ impl Agent {
             }
         }
         self.send_updates(&updates, &mut desk.out);
+        let starts_again = std::mem::take(&mut self.starts_again);
+        if starts_again {
+            self.cursor = MessageId::ZERO;
+        }
         // Messages given to the storage thread behind this page are not in it.
-        if !more && self.to_fetch == 0 {
+        if !more && self.to_fetch == 0 && !starts_again {
             self.mode = Mode::Live;
             return;
         }
@@ -138,20 +146,28 @@ impl Agent {
     }
 
     /// Sends everything again that was not acked: the user agent has said hello anew (R11).
+    ///
+    /// What is only held goes to flash for that: from there it comes in its order.
     pub(in crate::engine) fn repeat_all(&mut self, now: Now, desk: &mut Desk) {
+        let all: Vec<MessageId> = self.unacked.keys().copied().collect();
+        for id in all {
+            self.window_ended(id, desk);
+        }
         for unacked in self.unacked.values_mut() {
             unacked.sent_at = None;
         }
         self.fetch_again(now, desk);
     }
 
-    /// Goes through what is on flash from its beginning. While it catches up it does so anyway.
+    /// Goes through what is on flash from its beginning.
     fn fetch_again(&mut self, now: Now, desk: &mut Desk) {
-        if self.mode == Mode::Live {
-            self.cursor = MessageId::ZERO;
-            self.mode = Mode::CatchingUp { fetching: false };
-            self.catch_up(now, desk);
+        if self.mode == (Mode::CatchingUp { fetching: true }) {
+            self.starts_again = true;
+            return;
         }
+        self.cursor = MessageId::ZERO;
+        self.mode = Mode::CatchingUp { fetching: false };
+        self.catch_up(now, desk);
     }
 
     pub(super) fn watch_redelivery(&mut self, now: Now, desk: &mut Desk) {
