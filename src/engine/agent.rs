@@ -283,7 +283,7 @@ impl Agent {
         channel: ChannelId,
         version: Version,
         now: Now,
-        out: &mut Outbox,
+        desk: &mut Desk,
     ) {
         let is_seen = |unacked: &Unacked| {
             unacked.channel == channel && unacked.version.is_some_and(|sent| sent <= version)
@@ -293,18 +293,20 @@ impl Agent {
             .filter(|(_, unacked)| is_seen(unacked))
             .map(|(id, _)| *id)
             .collect();
-        if seen.is_empty() || self.some_unlisted {
-            // It was sent on an earlier session, or when the list was full.
+        if seen.is_empty() || self.some_unlisted || self.mode != Mode::Live {
+            // It was sent on an earlier session or when the list was full, or a lower one waits
+            // on flash.
             let uaid = self.uaid;
             let deletion = Deletion::Update {
                 uaid,
                 channel,
                 version,
+                until: desk.last_message_id(),
             };
-            out.delete(now.monotonic, deletion);
+            desk.out.delete(now.monotonic, deletion);
         }
         for id in seen {
-            self.ack(id, AckCode::Delivered, now, out);
+            self.ack(id, AckCode::Delivered, now, &mut desk.out);
         }
     }
 

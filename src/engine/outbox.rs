@@ -21,9 +21,9 @@ use crate::protocol::problem::Problem;
 /// Deletions that go to the storage thread at once, however young: bounds what gathers.
 const DELETIONS_MAX: usize = 256;
 
-/// Most deletions that wait for a failing storage to work again: 1.5 MiB.
+/// Most deletions that wait for a failing storage to work again: 1.75 MiB.
 const DELETIONS_WAITING_MAX: usize = 32_768;
-const _: () = assert!(size_of::<Deletion>() <= 48);
+const _: () = assert!(size_of::<Deletion>() <= 56);
 
 /// Outputs and what is open behind them.
 #[derive(Debug)]

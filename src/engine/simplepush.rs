@@ -190,9 +190,14 @@ mod tests {
     };
     use super::*;
     use crate::model::message::PushMessage;
-    use crate::model::store::StoreReply;
+    use crate::model::store::{Deletion, StoreReply};
+    use std::time::Duration;
 
     const DONE: StoreReply = StoreReply::Done;
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
 
     /// The message that was put last of all, as the storage keeps it.
     fn kept(table: &Table) -> PushMessage {
@@ -270,6 +275,30 @@ mod tests {
         table.ack_number(id, 1, 5);
         let outs = table.stored(vec![DONE, KEPT, page(vec![message])]);
         assert_eq!(numbers(&outs), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn ack_also_ends_a_lower_version_that_waits_on_flash() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        table.put(&endpoint, Some(5));
+        let session = SessionId(id);
+        table.input(Input::Gone { session });
+        let message = kept(&table);
+        let id = table.device_again(&uaid);
+        table.stored(vec![DONE, KEPT, DONE, loaded(1)]);
+        table.all_sent(id);
+        // This one is not in the page.
+        table.put(&endpoint, Some(3));
+        table.stored(vec![page(vec![message])]);
+        table.ack_number(id, 1, 5);
+        table.pass(secs(1));
+        let [.., StoreOp::Delete(deletions)] = table.asked.as_slice() else {
+            panic!("{:?}", table.asked);
+        };
+        let of_channel = |deletion: &Deletion| matches!(deletion, Deletion::Update { .. });
+        assert!(deletions.iter().any(of_channel), "{deletions:?}");
     }
 
     #[test]

@@ -160,7 +160,8 @@ pub enum Deletion {
         /// proved itself by the message's unguessable URL.
         owner: Option<Uaid>,
     },
-    /// The version update of a channel, unless it is a higher one.
+    /// The version update of a channel, unless it is a higher one or came after the ack: this may be
+    /// tried again much later.
     Update {
         /// Whose.
         uaid: Uaid,
@@ -168,6 +169,8 @@ pub enum Deletion {
         channel: ChannelId,
         /// The version that was acked.
         version: Version,
+        /// The last message that there was then.
+        until: MessageId,
     },
 }
 

@@ -234,6 +234,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::model::ids::MessageId;
     use crate::model::message::Ttl;
     use crate::model::store::{StoreOp, StoreReply};
     use crate::storage::testing::{
@@ -733,6 +734,7 @@ mod tests {
                 uaid: testing::uaid(1),
                 channel: testing::channel(channel),
                 version: version(number),
+                until: MessageId::from_i64(12),
             }])
         };
         store.apply(vec![
@@ -744,5 +746,8 @@ mod tests {
         assert_eq!(ids(&mut store, 1), [10, 11, 12]);
         store.apply(vec![ack(1, 5)]);
         assert_eq!(ids(&mut store, 1), [11, 12]);
+        // Put after the ack, whose deletion comes late.
+        store.apply(vec![enqueue(1, update(13, 1, exact(3))), ack(1, 5)]);
+        assert_eq!(ids(&mut store, 1), [11, 12, 13]);
     }
 }

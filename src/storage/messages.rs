@@ -27,7 +27,8 @@ const UPDATE_OF: &str = "
 const DELETE: &str =
     "DELETE FROM message WHERE id = ?1 AND (?2 IS NULL OR uaid = ?2) RETURNING uaid";
 const DELETE_UPDATE: &str =
-    "DELETE FROM message WHERE uaid = ?1 AND channel = ?2 AND version <= ?3 RETURNING uaid";
+    "DELETE FROM message WHERE uaid = ?1 AND channel = ?2 AND version <= ?3 AND +id <= ?4
+     RETURNING uaid";
 const DELETE_OF_SUBSCRIPTION: &str = "DELETE FROM message WHERE uaid = ?1 AND channel = ?2";
 const EXPIRE: &str = "
     DELETE FROM message WHERE id IN
@@ -202,11 +203,12 @@ pub(super) fn delete(
             uaid,
             channel,
             version,
+            until,
         } => {
-            let names = (uaid.as_bytes(), channel.as_bytes(), version.as_i64());
+            let (uaid, channel) = (uaid.as_bytes(), channel.as_bytes());
             connection
                 .prepare_cached(DELETE_UPDATE)?
-                .query_row(names, owner)
+                .query_row((uaid, channel, version.as_i64(), until.as_i64()), owner)
         }
     };
     deleted.optional()

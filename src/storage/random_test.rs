@@ -548,8 +548,10 @@ fn is_meant(deletion: Deletion, uaid: Uaid, message: &PushMessage) -> bool {
             uaid: owner,
             channel,
             version,
+            until,
         } => {
             (owner, channel) == (uaid, message.channel)
+                && message.id <= until
                 && number_of(message).is_some_and(|number| number <= version)
         }
     }
@@ -655,6 +657,7 @@ impl Random {
                 uaid: self.uaid(),
                 channel: self.channel(),
                 version: self.version(),
+                until: self.id(),
             };
         }
         Deletion::Message {
