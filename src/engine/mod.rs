@@ -68,6 +68,8 @@ pub struct Engine {
     /// Held messages by the end of their window. All windows are equally long, so it is in order.
     windows: VecDeque<(Instant, SessionId, MessageId)>,
     sleep: Sleep,
+    /// When to read who sleeps: at the start, and again where that failed.
+    sleepers_at: Option<Instant>,
     sweep_at: Option<Instant>,
     save_time_at: Option<Instant>,
     storage_fault: Option<StoreError>,
@@ -98,11 +100,10 @@ impl Engine {
     /// numbered.
     pub fn new(now: Now, settings: Settings) -> Option<Self> {
         let access = settings.access.clone();
-        let mut desk = Desk::new(now, settings)?;
-        if desk.simplepush.udp_wakeup {
-            desk.out.store(StoreOp::Sleepers, Waiting::Sleepers);
-        }
+        let desk = Desk::new(now, settings)?;
+        let reads_sleepers = desk.simplepush.udp_wakeup;
         Some(Self {
+            sleepers_at: reads_sleepers.then_some(now.monotonic),
             desk,
             access,
             sessions: BTreeMap::new(),
@@ -158,6 +159,7 @@ impl Engine {
             self.windows.front().map(|(at, ..)| *at),
             self.desk.redeliveries.front().map(|(at, _)| *at),
             self.sleep.next_deadline(),
+            self.sleepers_at,
             self.desk.out.deletions_due(),
             self.sweep_at,
             self.save_time_at,
@@ -213,6 +215,10 @@ impl Engine {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.monotonic);
         if due(self.desk.out.deletions_due()) {
             self.desk.out.flush_deletions(None);
+        }
+        if due(self.sleepers_at) {
+            self.sleepers_at = None;
+            self.desk.out.store(StoreOp::Sleepers, Waiting::Sleepers);
         }
         if due(self.sweep_at) {
             // Comes again with the reply.

@@ -166,7 +166,7 @@ impl Engine {
     }
 
     /// It is written down: the user agent may go, unless something has happened since.
-    pub(super) fn may_sleep(&mut self, id: SessionId, written: bool) {
+    pub(super) fn may_sleep(&mut self, now: Now, id: SessionId, written: bool) {
         let Some((session, uaid)) = self.named(id).filter(|_| written) else {
             return;
         };
@@ -174,9 +174,12 @@ impl Engine {
         let Some(wakeup) = facts.and_then(|facts| facts.wakeup.clone()) else {
             return;
         };
+        let silent = now.monotonic.saturating_duration_since(session.last_heard);
+        // Whoever has asked something must hear the answer.
+        let is_silent = silent >= self.desk.limits.udp_idle;
         let is_quiet = session.agent().is_some_and(|agent| agent.is_quiet());
         self.sleep.add(uaid, wakeup);
-        if is_quiet {
+        if is_quiet && is_silent {
             self.close(id, CloseReason::WillBeWoken);
         }
     }
@@ -186,17 +189,34 @@ impl Engine {
 mod tests {
     use super::super::Input;
     use super::super::testing::{
-        EMPTY_PAGE, KEPT, Out, Table, device_hello, loaded, numbers, page,
+        EMPTY_PAGE, KEPT, Out, PEER, Table, device_hello, loaded, numbers, page,
     };
     use super::*;
+    use crate::model::durability::Durability;
+    use crate::model::ids::Uaid;
+    use crate::model::limits::Limits;
     use crate::model::message::PushMessage;
-    use crate::model::store::{Deletion, StoreReply};
+    use crate::model::simplepush::SimplePush;
+    use crate::model::store::{Deletion, Sleeper, StoreError, StoreReply};
     use std::time::Duration;
 
     const DONE: StoreReply = StoreReply::Done;
+    const FAILED: StoreReply = StoreReply::Failed(StoreError::DiskFull);
 
     fn secs(secs: u64) -> Duration {
         Duration::from_secs(secs)
+    }
+
+    /// One that lets user agents sleep, and has read that nobody does.
+    fn sleepy_table() -> Table {
+        let simplepush = SimplePush {
+            udp_wakeup: true,
+            ..SimplePush::default()
+        };
+        let mut table = Table::with_simplepush(Limits::default(), Durability::Strict, simplepush);
+        assert_eq!(table.pass(secs(0)), []);
+        assert!(matches!(table.asked.as_slice(), [StoreOp::Sleepers]));
+        table
     }
 
     /// The message that was put last of all, as the storage keeps it.
@@ -209,6 +229,48 @@ mod tests {
             None
         });
         message.unwrap()
+    }
+
+    #[test]
+    fn sleepers_are_read_at_the_start_and_again_where_that_failed() {
+        let mut table = sleepy_table();
+        table.stored(vec![FAILED]);
+        table.pass(secs(60));
+        let sleepers = table
+            .asked
+            .iter()
+            .position(|op| matches!(op, StoreOp::Sleepers));
+        assert_eq!(sleepers, Some(0));
+        let (_, uaid) = Table::new().device();
+        let sleeper = Sleeper {
+            uaid: Uaid::from_bytes(uuid::Uuid::parse_str(&uaid).unwrap().into_bytes()),
+            wakeup: Wakeup {
+                address: (PEER, 9).into(),
+                network: None,
+            },
+            is_due: true,
+        };
+        let outs = table.stored(vec![StoreReply::Sleepers(vec![sleeper])]);
+        assert_eq!(outs, [Out::Woken((PEER, 9).into())]);
+    }
+
+    #[test]
+    fn user_agent_that_asks_something_while_it_is_let_go_of_stays_until_it_has_its_answer() {
+        let mut table = sleepy_table();
+        table.stored(vec![StoreReply::Sleepers(vec![])]);
+        let (id, _) = table.device();
+        table.register(id, 1);
+        table.pass(secs(11));
+        assert!(matches!(table.asked.as_slice(), [StoreOp::Sleep { .. }]));
+        let ask = r#"{"messageType":"register","channelID":"01010101010101010101010101010102"}"#;
+        assert_eq!(table.say(id, ask), [Out::Paused(id)]);
+        assert_eq!(table.stored(vec![DONE]), []);
+        let outs = table.stored(vec![StoreReply::Subscribed(true)]);
+        assert!(matches!(outs.as_slice(), [Out::Sent(..), Out::Resumed(_)]));
+
+        table.pass(secs(11));
+        let closed = [Out::Closed(id, CloseReason::WillBeWoken)];
+        assert_eq!(table.stored(vec![DONE]), closed);
     }
 
     #[test]

@@ -81,13 +81,18 @@ impl Engine {
                     self.save_time_at = now.monotonic.checked_add(SWEEP_INTERVAL);
                 }
             }
-            Waiting::Sleepers => {
-                if let StoreReply::Sleepers(sleepers) = reply {
-                    self.sleepers_loaded(now, sleepers);
-                }
-            }
-            Waiting::Sleep(session) => self.may_sleep(session, reply == StoreReply::Done),
+            Waiting::Sleepers => self.sleepers_read(now, reply),
+            Waiting::Sleep(session) => self.may_sleep(now, session, reply == StoreReply::Done),
             Waiting::Nobody => {}
+        }
+    }
+
+    fn sleepers_read(&mut self, now: Now, reply: StoreReply) {
+        if let StoreReply::Sleepers(sleepers) = reply {
+            self.sleepers_loaded(now, sleepers);
+        } else {
+            // They would sleep on, whatever comes for them.
+            self.sleepers_at = now.monotonic.checked_add(SWEEP_INTERVAL);
         }
     }
 
