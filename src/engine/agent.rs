@@ -340,7 +340,7 @@ impl Agent {
 
     /// Ends a subscription at once: nothing of it is sent or kept from here on.
     pub(super) fn unsubscribe(&mut self, channel: ChannelId, out: &mut Outbox) {
-        self.channels.remove(channel);
+        self.channels.end(channel);
         self.ending = Some(channel);
         let all = std::mem::take(&mut self.unacked).into_iter();
         let (ended, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
@@ -354,9 +354,12 @@ impl Agent {
         }
     }
 
-    /// The storage has answered what [`unsubscribe`](Self::unsubscribe) asked.
-    pub(super) const fn unsubscribed(&mut self) {
-        self.ending = None;
+    /// The storage has answered what [`unsubscribe`](Self::unsubscribe) asked. Where it failed there
+    /// may still be something of the channel, in its spelling.
+    pub(super) fn unsubscribed(&mut self, ended: bool) {
+        if let Some(channel) = self.ending.take().filter(|_| ended) {
+            self.channels.forget(channel);
+        }
     }
 
     /// The session ends: what only memory holds goes to flash, in its order.

@@ -187,6 +187,8 @@ impl Engine {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::Input;
     use super::super::testing::{
         EMPTY_PAGE, KEPT, Out, PEER, Table, device_hello, loaded, numbers, page,
@@ -198,7 +200,6 @@ mod tests {
     use crate::model::message::PushMessage;
     use crate::model::simplepush::SimplePush;
     use crate::model::store::{Deletion, Sleeper, StoreError, StoreReply};
-    use std::time::Duration;
 
     const DONE: StoreReply = StoreReply::Done;
     const FAILED: StoreReply = StoreReply::Failed(StoreError::DiskFull);
@@ -377,5 +378,32 @@ mod tests {
         table.all_sent(id);
         let (request, outs) = table.post(&endpoint, 0, None);
         assert_eq!(outs, [Out::Answered(request, 201)]);
+    }
+
+    #[test]
+    fn channel_whose_end_could_not_be_written_keeps_its_spelling() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let spelled = "01010101010101010101010101010101";
+        let say = |what: &str| format!(r#"{{"messageType":"{what}","channelID":"{spelled}"}}"#);
+        table.say(id, &say("register"));
+        let outs = table.stored(vec![StoreReply::Subscribed(true)]);
+        let Out::Sent(_, answer) = &outs[0] else {
+            panic!("{outs:?}");
+        };
+        let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+        let url = answer["pushEndpoint"].as_str().unwrap();
+        let endpoint = url.strip_prefix("http://pi").unwrap().to_owned();
+        table.put(&endpoint, Some(5));
+        table.pass(secs(1));
+        let message = kept(&table);
+        table.stored(vec![DONE, KEPT]);
+        table.say(id, &say("unregister"));
+        table.stored(vec![FAILED]);
+        table.all_sent(id);
+        table.say(id, &device_hello(&uaid));
+        table.all_sent(id);
+        let outs = table.stored(vec![page(vec![message])]);
+        assert!(matches!(outs.as_slice(), [Out::Sent(_, text)] if text.contains(spelled)));
     }
 }

@@ -127,7 +127,7 @@ impl Engine {
             Counters::add(&mut self.desk.out.counters.unregistrations);
         }
         if let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) {
-            agent.unsubscribed();
+            agent.unsubscribed(ended);
         }
         let answer = server_message::unregistered(spelling, ended);
         self.answer(id, answer);
