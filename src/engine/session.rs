@@ -49,6 +49,8 @@ pub(super) struct Session {
     awaiting_pong: bool,
     /// When it was told a new UAID.
     named_at: Option<Instant>,
+    /// It waits for the answer to a register or an unregister.
+    asking: bool,
 }
 
 /// What a SimplePush user agent said in its hello.
@@ -86,6 +88,11 @@ impl Session {
             State::Identified(agent) => Some(agent),
             State::AwaitingHello | State::Loading { .. } | State::Leaving(..) => None,
         }
+    }
+
+    /// Whether nothing is owed to its user agent, no answer either.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.asking && self.agent().is_some_and(Agent::is_quiet)
     }
 
     pub(super) const fn uaid(&self) -> Option<Uaid> {
@@ -148,6 +155,7 @@ impl Engine {
             last_ping: None,
             awaiting_pong: false,
             named_at: None,
+            asking: false,
         };
         let at = now.monotonic.checked_add(timeout);
         self.deadlines.set(id, &mut session.alarm, at);

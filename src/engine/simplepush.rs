@@ -1,6 +1,7 @@
 //! What a SimplePush user agent's websocket has of its own: its hello, its acks, and answers to what
 //! is wrong (PROTOCOL.md part 2, rules R4 to R23).
 
+use super::agent::Agent;
 use super::outbox::Waiting;
 use super::session::{SimplePushFacts, State};
 use super::{CloseReason, Engine, SessionId};
@@ -156,9 +157,8 @@ impl Engine {
         let facts = session.simplepush.as_deref();
         let wakeup = facts.and_then(|facts| facts.wakeup.clone());
         // Without a channel there is nothing to wake it for.
-        let may_sleep = session
-            .agent()
-            .is_some_and(|agent| agent.is_quiet() && !agent.channels.is_empty());
+        let has_channels = |agent: &Agent| !agent.channels.is_empty();
+        let may_sleep = session.is_quiet() && session.agent().is_some_and(has_channels);
         if let Some(wakeup) = wakeup.filter(|_| may_sleep && self.sleep.has_room()) {
             let op = StoreOp::Sleep { uaid, wakeup };
             self.desk.out.store(op, Waiting::Sleep(id));
@@ -175,9 +175,8 @@ impl Engine {
             return;
         };
         let silent = now.monotonic.saturating_duration_since(session.last_heard);
-        // Whoever has asked something must hear the answer.
         let is_silent = silent >= self.desk.limits.udp_idle;
-        let is_quiet = session.agent().is_some_and(|agent| agent.is_quiet());
+        let is_quiet = session.is_quiet();
         self.sleep.add(uaid, wakeup);
         if is_quiet && is_silent {
             self.close(id, CloseReason::WillBeWoken);
@@ -265,6 +264,8 @@ mod tests {
         assert!(matches!(table.asked.as_slice(), [StoreOp::Sleep { .. }]));
         let ask = r#"{"messageType":"register","channelID":"01010101010101010101010101010102"}"#;
         assert_eq!(table.say(id, ask), [Out::Paused(id)]);
+        // However long that takes.
+        table.pass(secs(11));
         assert_eq!(table.stored(vec![DONE]), []);
         let outs = table.stored(vec![StoreReply::Subscribed(true)]);
         assert!(matches!(outs.as_slice(), [Out::Sent(..), Out::Resumed(_)]));
