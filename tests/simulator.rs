@@ -1,7 +1,7 @@
 //! The engine and the storage in a simulated world, against the promises of the README.
 //!
 //! `EDGEPUSH_SEED=123 cargo test --test simulator` runs one seed and shows its last events when it
-//! fails; `EDGEPUSH_SEEDS=10000` runs more of them.
+//! fails; `EDGEPUSH_SEEDS=10000` runs more of them, `EDGEPUSH_FIRST=20000` others.
 
 // A test may panic and may add.
 #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used)]
@@ -10,19 +10,28 @@
 mod application_server;
 #[path = "simulator/checker.rs"]
 mod checker;
+#[path = "simulator/device.rs"]
+mod device;
 #[path = "simulator/frames.rs"]
 mod frames;
 #[path = "simulator/plan.rs"]
 mod plan;
 #[path = "simulator/rng.rs"]
 mod rng;
+#[path = "simulator/sleepers.rs"]
+mod sleepers;
 #[path = "simulator/tally.rs"]
 mod tally;
+#[path = "simulator/updates.rs"]
+mod updates;
 #[path = "simulator/user_agent.rs"]
 mod user_agent;
+#[path = "simulator/versions.rs"]
+mod versions;
 #[path = "simulator/world.rs"]
 mod world;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,7 +53,8 @@ fn promises_hold_in_every_simulated_world() {
         return;
     }
     let seeds = number("EDGEPUSH_SEEDS").unwrap_or(SEEDS);
-    let (tally, failed) = run_all(seeds);
+    let first = number("EDGEPUSH_FIRST").unwrap_or(0);
+    let (tally, failed) = run_all(first..first.saturating_add(seeds));
     for kind in KINDS {
         println!("{:8} {kind}", tally.of(kind));
     }
@@ -60,8 +70,8 @@ fn promises_hold_in_every_simulated_world() {
 }
 
 /// What was exercised, and which seeds failed.
-fn run_all(seeds: u64) -> (Tally, Vec<u64>) {
-    let next = AtomicU64::new(0);
+fn run_all(seeds: Range<u64>) -> (Tally, Vec<u64>) {
+    let next = AtomicU64::new(seeds.start);
     let tally = Mutex::new(Tally::default());
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -69,7 +79,7 @@ fn run_all(seeds: u64) -> (Tally, Vec<u64>) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
+                    if seed >= seeds.end {
                         break;
                     }
                     match catch_unwind(AssertUnwindSafe(|| run(seed, false))) {
@@ -95,9 +105,12 @@ fn run(seed: u64, verbose: bool) -> Tally {
             something_happens(&mut world);
         }
         world.settle();
+        world.check_forwarding();
+        sleepers::everybody_can_be_woken(&mut world);
     }
     everybody_comes_back(&mut world);
-    world.checker.all_received(world.moment());
+    let names: Vec<Option<String>> = world.agents.iter().map(|a| a.uaid.clone()).collect();
+    world.checker.all_received(&names, world.moment());
     // All of it has been acked, and the acks are on flash: nothing is sent any more.
     let sent = world.notifications_sent();
     everybody_comes_back(&mut world);

@@ -4,6 +4,7 @@ use edgepush::protocol::http::{BaseUrl, Request, Upgrade};
 use edgepush::protocol::push_request::{Body, PushHeaders};
 
 use crate::checker::{Asked, EndpointUrl, Message, body_of};
+use crate::updates;
 use crate::world::{HOST, World, peer};
 
 /// An application server does something.
@@ -15,12 +16,27 @@ pub(crate) fn act(world: &mut World) {
                 return;
             };
             for _ in 0..count {
-                post(world, agent, channel, &endpoint);
+                send(world, agent, channel, &endpoint);
             }
         }
         80..=89 => delete(world),
-        90..=96 => bad_post(world),
+        90..=94 => bad_post(world),
+        95..=96 => {
+            if let Some((_, _, endpoint)) = choose(world) {
+                updates::bad_put(world, &endpoint);
+            }
+        }
         _ => garbage(world),
+    }
+}
+
+fn send(world: &mut World, agent: usize, channel: uuid::Uuid, endpoint: &EndpointUrl) {
+    let is_simplepush = world.agents[agent].is_simplepush();
+    let puts = world.rng.percent(if is_simplepush { 80 } else { 12 });
+    match (puts, is_simplepush) {
+        (true, _) => updates::put(world, agent, channel, endpoint),
+        (false, true) => updates::post(world, agent, channel, endpoint),
+        (false, false) => post(world, agent, channel, endpoint),
     }
 }
 
@@ -38,7 +54,7 @@ fn choose(world: &mut World) -> Option<(usize, uuid::Uuid, EndpointUrl)> {
     Some((key.0, key.1, endpoint))
 }
 
-fn request(method: &str, path: String, headers: PushHeaders, body: Vec<u8>) -> Request {
+pub(crate) fn request(method: &str, path: String, headers: PushHeaders, body: Vec<u8>) -> Request {
     Request {
         peer: peer(),
         method: method.to_owned(),
@@ -51,7 +67,7 @@ fn request(method: &str, path: String, headers: PushHeaders, body: Vec<u8>) -> R
     }
 }
 
-fn authorization(endpoint: &EndpointUrl) -> Option<String> {
+pub(crate) fn authorization(endpoint: &EndpointUrl) -> Option<String> {
     let right = "vapid t=a.b.c,k=_-8".to_owned();
     endpoint.restricted.then_some(right)
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use edgepush::model::durability::Durability;
 use edgepush::model::limits::Limits;
+use edgepush::model::simplepush::SimplePush;
 
 use crate::rng::Rng;
 
@@ -11,6 +12,7 @@ use crate::rng::Rng;
 pub(crate) struct Plan {
     pub(crate) limits: Limits,
     pub(crate) durability: Durability,
+    pub(crate) simplepush: SimplePush,
     pub(crate) user_agents: usize,
     /// Each ends with a pause in which everything that can be delivered must be.
     pub(crate) epochs: usize,
@@ -32,12 +34,19 @@ impl Plan {
         let mut limits = tight(rng, relaxed);
         limits.ping_interval = Duration::from_secs(rng.pick(&[20, 60, 300]));
         limits.delete_delay = Duration::from_millis(rng.pick(&[50, 500, 2000]));
+        limits.redelivery_interval = Duration::from_secs(rng.pick(&[6, 60]));
+        limits.udp_idle = Duration::from_secs(rng.pick(&[5, 10]));
         Self {
             limits,
             durability: if relaxed {
                 Durability::Relaxed
             } else {
                 Durability::Strict
+            },
+            simplepush: SimplePush {
+                offline_status: rng.pick(&[202, 202, 202, 200]),
+                udp_wakeup: rng.percent(50),
+                ..SimplePush::default()
             },
             user_agents: 2 + rng.index(9),
             epochs: 1 + rng.index(3),

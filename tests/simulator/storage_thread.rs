@@ -1,5 +1,7 @@
 //! The storage thread of the simulated world: slow, in batches of any size, sometimes failing.
 
+use std::collections::BTreeSet;
+
 use edgepush::engine::Input;
 use edgepush::model::store::{StoreError, StoreOp, StoreReply};
 
@@ -30,10 +32,9 @@ impl World {
 
     pub(super) fn apply(&mut self, count: usize) {
         self.step += 1;
-        let step = self.step;
         let failing = self.failing;
         let run = self.run.as_mut().expect("it runs");
-        let batch: Vec<StoreOp> = run.queue.drain(..count).collect();
+        let (asked, batch): (Vec<u64>, Vec<StoreOp>) = run.queue.drain(..count).unzip();
         let replies = match failing {
             Failing::Nothing => run.store.apply(batch.clone()),
             Failing::Writes | Failing::Everything => batch
@@ -48,22 +49,57 @@ impl World {
                 .collect(),
         };
         assert_eq!(replies.len(), batch.len());
-        for (op, reply) in batch.iter().zip(&replies) {
-            if let StoreOp::Delete(deletions) = op {
-                let done = *reply == StoreReply::Done;
-                self.checker.deletions_applied(deletions, done, step);
-            }
-            match (op, reply) {
-                (StoreOp::Fetch { .. }, StoreReply::Failed(_)) => {
-                    self.checker.tally.add("page read failed");
-                }
-                (_, StoreReply::Failed(_)) => self.checker.tally.add("batch failed"),
-                _ => {}
-            }
+        for ((op, reply), asked_step) in batch.iter().zip(&replies).zip(asked) {
+            self.note_applied(op, reply, asked_step);
         }
         self.note(|| format!("applied {batch:?} => {replies:?}"));
         let run = self.run.as_mut().expect("it runs");
         run.replies.extend(replies);
+    }
+
+    fn note_applied(&mut self, op: &StoreOp, reply: &StoreReply, asked_step: u64) {
+        let step = self.step;
+        let failed = matches!(reply, StoreReply::Failed(_));
+        let checker = &mut self.checker;
+        if failed {
+            checker.tally.add(if matches!(op, StoreOp::Fetch { .. }) {
+                "page read failed"
+            } else if matches!(op, StoreOp::Sleepers) {
+                "sleepers not read"
+            } else {
+                "batch failed"
+            });
+            let run = self.run.as_mut().expect("it runs");
+            run.stopped_badly |= run.stopping;
+        } else {
+            checker.versions.committed(asked_step);
+        }
+        match (op, reply) {
+            (StoreOp::Delete(deletions), _) => {
+                if failed {
+                    checker.versions.deletion_failed(asked_step);
+                }
+                checker.deletions_applied(deletions, !failed, step);
+            }
+            (StoreOp::SaveTime { version_clock, .. }, _) => {
+                let clock = version_clock.as_u64();
+                checker.versions.clock_saved(clock, !failed);
+            }
+            (StoreOp::SaveVersions { uaid, versions }, _) => {
+                for (channel, version) in versions {
+                    let name = uaid.uuid().simple().to_string();
+                    checker.version_saved(&name, channel.uuid(), version.as_u64(), !failed);
+                }
+            }
+            (StoreOp::Fetch { .. }, StoreReply::Page { messages, .. }) => {
+                let updates = messages.iter();
+                let updates = updates.filter(|message| message.payload.update().is_some());
+                let channels: Vec<_> = updates.map(|message| *message.channel.as_bytes()).collect();
+                let distinct: BTreeSet<_> = channels.iter().collect();
+                assert_eq!(distinct.len(), channels.len(), "two updates of one channel");
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn report(&mut self, count: usize) {
@@ -76,6 +112,6 @@ impl World {
 const fn is_read(op: &StoreOp) -> bool {
     matches!(
         op,
-        StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. }
+        StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. } | StoreOp::Sleepers
     )
 }
