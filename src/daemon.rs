@@ -210,6 +210,7 @@ fn engine(
         access: config.access.clone(),
         keyring,
         opened,
+        random: entropy::random(),
     };
     Engine::new(now, settings).ok_or(ServeError::RunsUsedUp)
 }

@@ -74,6 +74,7 @@ impl Table {
                 service_time: ServiceTime::default(),
                 version_clock: Version::from_secs(0),
             },
+            random: [0; 8],
         };
         Self {
             engine: Engine::new(now, settings).unwrap(),
