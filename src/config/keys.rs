@@ -70,7 +70,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 41] = [
+pub(super) static KEYS: [Key; 42] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -210,6 +210,9 @@ pub(super) static KEYS: [Key; 41] = [
     number("write_timeout_secs", 1, 600, |l, n| {
         l.write_timeout = secs(n)
     }),
+    number("database_check_interval_secs", 1, 31_536_000, |l, n| {
+        l.database_check_interval = secs(n)
+    }),
     number("request_timeout_secs", 1, 600, |l, n| {
         l.request_timeout = secs(n)
     }),
@@ -333,7 +336,7 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 21);
+        assert_eq!(compared, 22);
     }
 
     #[test]
@@ -361,7 +364,7 @@ mod tests {
                 past += 1;
             }
         }
-        assert_eq!(past, 42);
+        assert_eq!(past, 44);
         assert!(load(&lowest).is_ok());
         assert!(load(&highest).is_ok());
     }
