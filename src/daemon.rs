@@ -128,7 +128,7 @@ fn serve_once(
         let gateway = Gateway::new(
             engine,
             clock,
-            config.limits.clone(),
+            (config.limits.clone(), config.access.clone()),
             storage.operations.clone(),
             executor,
         );

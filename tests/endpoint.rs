@@ -341,7 +341,8 @@ fn subscription_that_is_gone_is_410_before_anything_is_said_of_the_message() {
 fn endpoint_that_is_not_ours_is_404_with_a_reason() {
     let away = Away::start();
     let swapped = away.open.replace("/v1/", "/v2/");
-    let changed = format!("{}A", &away.open[..away.open.len() - 1]);
+    let (head, last) = away.open.split_at(away.open.len() - 1);
+    let changed = format!("{head}{}", if last == "A" { "B" } else { "A" });
     let garbage = "/wpush/v1/garbage".to_owned();
     for path in [
         swapped,

@@ -53,6 +53,9 @@ impl Engine {
     /// message itself. Whether an absent user agent has the subscription only the storage knows,
     /// so there a fault of the message waits for that answer.
     pub(super) fn post(&mut self, now: Now, request: RequestId, target: &Target, head: Request) {
+        if let Err(problem) = self.admit_sender(now, self.access.source(head.peer)) {
+            return self.refuse(request, problem);
+        }
         let endpoint = &target.endpoint;
         if let Err(problem) = self.authorize(now, endpoint, &head) {
             return self.refuse(request, problem);
@@ -69,6 +72,9 @@ impl Engine {
             (Ok(posted), _) => posted,
         };
 
+        if let Err(problem) = self.admit_message(now, endpoint) {
+            return self.refuse(request, problem);
+        }
         let is_update = matches!(posted, Posted::Update(_));
         let message = self.accept_posted(now, endpoint, posted);
         if !self.has_room_for(&message) {
@@ -181,15 +187,15 @@ impl Engine {
         // What a SimplePush user agent cannot read becomes "there is something new".
         let agent = self.agent_of(endpoint);
         let speaks_simplepush = agent.is_some_and(|agent| agent.dialect() == Dialect::SimplePush);
-        let (topic, payload) = match payload {
+        let (topic, urgency, payload) = match payload {
             Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_) if speaks_simplepush => {
                 let update = VersionUpdate::bare(self.next_version(endpoint));
-                (None, Payload::Update(update))
+                (None, Urgency::default(), Payload::Update(update))
             }
             payload @ (Payload::Empty
             | Payload::Encrypted(_)
             | Payload::Raw(_)
-            | Payload::Update(_)) => (topic, payload),
+            | Payload::Update(_)) => (topic, urgency, payload),
         };
         if let (Some(update), Some((agent, _))) = (payload.update(), self.agent_of_mut(endpoint)) {
             let version = update.version.version();
@@ -208,19 +214,24 @@ impl Engine {
 
     /// The version of an update that names none (R26). Of a user agent that is here and has read
     /// all that waited for it, all versions are known; of others only the storage knows them.
-    fn next_version(&self, endpoint: &Endpoint) -> NewVersion {
+    fn next_version(&mut self, endpoint: &Endpoint) -> NewVersion {
         let clock = self.desk.version_clock.version();
-        match self.agent_of(endpoint) {
-            None => NewVersion::AtLeast(clock),
-            Some(agent) => {
-                let next = agent.channels.next_version(endpoint.channel, clock);
-                if agent.is_live() {
-                    NewVersion::Exact(next)
-                } else {
-                    NewVersion::AtLeast(next)
-                }
-            }
+        let Endpoint { uaid, channel, .. } = *endpoint;
+        let Some((agent, desk)) = self.agent_of_mut(endpoint) else {
+            return NewVersion::AtLeast(clock);
+        };
+        let next = agent.channels.next_version(channel, clock);
+        if !agent.is_live() {
+            return NewVersion::AtLeast(next);
         }
+        if let Some(reserved) = agent.channels.reserve(channel, next, clock) {
+            let op = StoreOp::SaveVersions {
+                uaid,
+                versions: vec![(channel, reserved)],
+            };
+            desk.out.store(op, Waiting::Nobody);
+        }
+        NewVersion::Exact(next)
     }
 
     /// An application server takes back a message of its own. One that is already gone is no error.

@@ -154,6 +154,20 @@ pub fn unregistered(channel: &str, ended: bool) -> String {
     })
 }
 
+/// The answer to `urgency`: `taken` unless it names none.
+pub fn urgency(taken: bool) -> String {
+    #[derive(Serialize)]
+    struct Answer {
+        #[serde(rename = "messageType")]
+        message_type: &'static str,
+        status: u16,
+    }
+    to_json(&Answer {
+        message_type: "urgency",
+        status: if taken { 200 } else { 400 },
+    })
+}
+
 /// A push message on its way to the user agent; `version` is its token.
 pub fn notification(message: &PushMessage, version: &str) -> String {
     #[derive(Serialize)]
@@ -216,14 +230,15 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// At most how many bytes it takes in a frame: names, 20 digits, and data of which each byte may
-    /// be escaped as `\u0000`.
+    /// At most how many bytes it takes in a frame: names, 20 digits, and data as JSON escapes it.
     pub fn len_bytes_max(&self) -> usize {
-        let data = self.data.map_or(0, str::len);
-        self.channel
-            .len()
-            .saturating_add(data.saturating_mul(6))
-            .saturating_add(80)
+        let escaped = |byte: u8| match byte {
+            0..=0x1f => r"\u0000".len(),
+            b'"' | b'\\' => 2,
+            _ => 1,
+        };
+        let data: usize = self.data.unwrap_or_default().bytes().map(escaped).sum();
+        self.channel.len().saturating_add(data).saturating_add(80)
     }
 }
 
@@ -302,6 +317,12 @@ mod tests {
     }
 
     #[test]
+    fn urgency_is_answered_with_its_status() {
+        assert_eq!(urgency(true), r#"{"messageType":"urgency","status":200}"#);
+        assert_eq!(urgency(false), r#"{"messageType":"urgency","status":400}"#);
+    }
+
+    #[test]
     fn simplepush_hello_says_no_more_than_a_simplepush_user_agent_reads() {
         let uaid = Uaid::from_bytes([0xab; 16]);
         assert_eq!(
@@ -323,6 +344,15 @@ mod tests {
                 r#"{{"messageType":"notification","updates":[{{"channelID":"{DASHED}","version":9223372036854775807}},{{"channelID":"ABAB","version":0,"data":"\""}}]}}"#
             )
         );
+    }
+
+    #[test]
+    fn update_is_never_longer_than_it_says_and_hardly_shorter() {
+        for data in ["", "plain", "\"\\\0\u{1f}\n\u{7f}\u{e9}\u{1F4A9}"] {
+            let update = Update::new(CHANNEL, None, Version::MAX, Some(data));
+            let (written, max) = (to_json(&update).len(), update.len_bytes_max());
+            assert!((written..=written + 40).contains(&max), "{written} {max}");
+        }
     }
 
     #[test]

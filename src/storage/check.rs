@@ -7,11 +7,13 @@ use std::path::Path;
 
 use rusqlite::{Connection, InterruptHandle};
 
+use super::messages::Wanted;
 use super::open::{OpenError, look};
 use super::reader::{Totals, count, open_read_only};
 use super::{FILE_NAME, fault, messages, schema};
-use crate::model::ids::{MessageId, Uaid};
-use crate::model::store::StoreError;
+use crate::model::ids::Uaid;
+use crate::model::message::Urgency;
+use crate::model::store::{Cursors, StoreError};
 use crate::model::time::ServiceTime;
 
 /// Most faults that are named. After the first few, more say nothing new.
@@ -144,13 +146,16 @@ fn unreadable_messages(connection: &Connection) -> rusqlite::Result<u64> {
     let mut unreadable = 0_u64;
     for owner in owners {
         let owner = owner?;
-        let mut after = MessageId::ZERO;
+        let mut wanted = Wanted {
+            after: Cursors::START,
+            urgency_min: Urgency::VeryLow,
+        };
         loop {
             let start = ServiceTime::default();
-            let page = messages::page(connection, owner, after, start, PAGE_MESSAGES, PAGE_BYTES)?;
+            let page = messages::page(connection, owner, wanted, start, PAGE_MESSAGES, PAGE_BYTES)?;
             unreadable = unreadable.saturating_add(page.damaged.into());
             match page.messages.last() {
-                Some(last) if page.more => after = last.id,
+                Some(last) if page.more => wanted.after.advance(Urgency::VeryLow, last.id),
                 Some(_) | None => break,
             }
         }
