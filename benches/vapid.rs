@@ -125,6 +125,7 @@ fn engine() -> Engine {
             service_time: ServiceTime::default(),
             version_clock: Version::from_secs(0),
         },
+        random: [0; 8],
     };
     Engine::new(now(), settings).expect("the first run can be numbered")
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use simple_logger::SimpleLogger;
@@ -16,10 +17,11 @@ use smol::{LocalExecutor, Timer};
 use crate::config::Config;
 use crate::engine::{Engine, Input, Settings};
 use crate::io::broadcast_source::BroadcastSource;
-use crate::io::clock::Clock;
+use crate::io::clock::{self, Clock};
 use crate::io::connect::Connector;
 use crate::io::console::{Console, ConsoleError, Facts, SnapshotRequest};
 use crate::io::data_directory::{DataDirectory, DataDirectoryError};
+use crate::io::database_check::DatabaseCheck;
 use crate::io::gateway::Gateway;
 use crate::io::key_file::{self, KeyFileError};
 use crate::io::signals::{ReloadSignals, StopSignals};
@@ -39,7 +41,14 @@ use crate::storage::{self, FreshDatabase, OpenError, Store, Synchronous};
 /// answered either.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// A database that turns out to be damaged is replaced at most once in this time. If it is damaged
+/// again so soon it is not the file that is at fault, and user agents are better left connected.
+const REPLACE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Serves until SIGTERM or SIGINT.
+///
+/// When the database turns out to be damaged, everything ends in order and starts again with one that
+/// is not, in the same process.
 ///
 /// # Errors
 ///
@@ -48,18 +57,52 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
     start_log(&config);
     config.limits.connections_max = descriptors::make_room_for(config.limits.connections_max);
     let mut signals = StopSignals::catch().map_err(ServeError::System)?;
-    let tls = tls(&config)?;
     let directory = DataDirectory::open(&config.data).map_err(ServeError::Directory)?;
+    let mut round = Round::default();
+    while serve_once(&mut config, &directory, &mut signals, round)? == Ended::Damaged {
+        round.replaced_at = Some(clock::monotonic());
+    }
+    Ok(())
+}
+
+/// What has gone before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    /// When the database was found to be damaged; `None` in the first round.
+    replaced_at: Option<Instant>,
+}
+
+impl Round {
+    fn is_first(self) -> bool {
+        self.replaced_at.is_none()
+    }
+
+    /// When the database may be replaced; `None` for at any time.
+    fn may_replace_at(self) -> Option<Instant> {
+        self.replaced_at?.checked_add(REPLACE_INTERVAL)
+    }
+}
+
+/// Why serving ended in order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Ended {
+    /// A person or the system wants it.
+    Asked,
+    /// The database is damaged.
+    Damaged,
+}
+
+fn serve_once(
+    config: &mut Config,
+    directory: &DataDirectory,
+    signals: &mut StopSignals,
+    round: Round,
+) -> Result<Ended, ServeError> {
+    let tls = tls(config)?;
     let keys = key_file::load_or_make(&directory.key_file()).map_err(ServeError::Key)?;
-    let fresh = FreshDatabase {
-        id: DatabaseId(entropy::random()),
-        key_is_new: keys.are_new,
-    };
-    let settings = store_settings(config.durability);
-    let (store, opened) =
-        Store::open(directory.path(), &settings, fresh).map_err(ServeError::Store)?;
+    let (store, opened) = open_store(config, directory, keys.are_new, !round.is_first())?;
     let clock = Clock::new(config.vapid_clock);
-    let engine = engine(&config, clock.read(), keys.keyring, opened)?;
+    let engine = engine(config, clock.read(), keys.keyring, opened)?;
 
     let executor = Rc::new(LocalExecutor::new());
     let running = Rc::clone(&executor);
@@ -74,7 +117,8 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
             data_directory: directory.path().to_owned(),
             version: env!("CARGO_PKG_VERSION"),
             io_account: storage.io_account.clone(),
-            push_address: push_address(&config, address),
+            health: Arc::clone(&storage.health),
+            push_address: push_address(config, address),
         };
         let console = config
             .console
@@ -94,15 +138,22 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
             directory.path().display()
         );
 
-        begin(&gateway, &config, asked)?;
+        begin(&gateway, config, asked)?;
+        gateway.spawn(database_check(config, directory, &storage).run());
         let tls = tls.map(|(tls, signals)| {
             gateway.spawn(Rc::clone(&tls).run_reloads(signals));
             tls
         });
         let scheme = if tls.is_some() { "https" } else { "http" };
-        announce(scheme, address, console.as_ref().map(Console::address));
+        // The next round, if there is one, must be found where this one was.
+        config.listen = address;
+        config.console = console.as_ref().map(Console::address);
+        if round.is_first() {
+            announce(scheme, address, config.console);
+        }
         let accepting = listener::run(Rc::clone(&gateway), push, tls);
-        let ended = run(&gateway, &storage, accepting, &mut signals).await;
+        let stopping = stopping(signals, accepting, &storage, round);
+        let ended = run(&gateway, &storage, stopping).await;
         // The console first: it reads the database, which would keep its log from being emptied.
         if let Some(console) = console {
             console.stop();
@@ -110,6 +161,33 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
         storage.stop();
         ended
     }))
+}
+
+fn open_store(
+    config: &Config,
+    directory: &DataDirectory,
+    key_is_new: bool,
+    suspected: bool,
+) -> Result<(Store, Opened), ServeError> {
+    let fresh = FreshDatabase {
+        id: DatabaseId(entropy::random()),
+        key_is_new,
+    };
+    let settings = store_settings(config.durability);
+    Store::start(directory.path(), &settings, fresh, suspected).map_err(ServeError::Store)
+}
+
+fn database_check(
+    config: &Config,
+    directory: &DataDirectory,
+    storage: &StorageThread,
+) -> DatabaseCheck {
+    DatabaseCheck {
+        directory: directory.path().to_owned(),
+        interval: config.limits.database_check_interval,
+        health: Arc::clone(&storage.health),
+        damage: storage.damage.0.clone(),
+    }
 }
 
 /// Starts what goes on by itself.
@@ -128,17 +206,48 @@ fn begin(
     Ok(())
 }
 
-/// Runs the tasks that everything hangs on until a signal comes, then ends in order: no more
+/// Accepts connections until there is a reason to end.
+async fn stopping(
+    signals: &mut StopSignals,
+    accepting: impl Future<Output = ()>,
+    storage: &StorageThread,
+    round: Round,
+) -> Ended {
+    let asked = async {
+        let signal = signals.next().await;
+        info!("stopping on {signal}");
+        Ended::Asked
+    };
+    let closed = async {
+        accepting.await;
+        info!("stopping on the listener's end");
+        Ended::Asked
+    };
+    let damaged = async {
+        // Never closed: its other end is in the same place.
+        let _ = storage.damage.1.recv().await;
+        if let Some(at) = round.may_replace_at()
+            && clock::monotonic() < at
+        {
+            error!("database_damaged_again advice=\"restart edgepush to have it replaced\"");
+            Timer::at(at).await;
+        }
+        info!("restarting for the database");
+        Ended::Damaged
+    };
+    smol::future::or(asked, smol::future::or(closed, damaged)).await
+}
+
+/// Runs the tasks that everything hangs on until `stopping` comes, then ends in order: no more
 /// connections, the engine's goodbye to every user agent, the last commit.
 async fn run(
     gateway: &Rc<Gateway>,
     storage: &StorageThread,
-    accepting: impl Future<Output = ()>,
-    signals: &mut StopSignals,
-) -> Result<(), ServeError> {
+    stopping: impl Future<Output = Ended>,
+) -> Result<Ended, ServeError> {
     let ticking = async {
         gateway.run_timer().await;
-        Ok(())
+        Ok(Ended::Asked)
     };
     let storing = async {
         gateway.run_storage_replies(storage.replies.clone()).await;
@@ -146,15 +255,8 @@ async fn run(
         Err(ServeError::StorageDied)
     };
     let serving = async {
-        let signal = {
-            let accepting = async {
-                accepting.await;
-                "the listener's end"
-            };
-            smol::future::or(signals.next(), accepting).await
-        };
-        // The listener is closed by now.
-        info!("stopping on {signal}");
+        // The listener is closed when this is over.
+        let ended = stopping.await;
         let late = async {
             Timer::after(STOP_TIMEOUT).await;
             warn!(
@@ -163,7 +265,7 @@ async fn run(
             );
         };
         smol::future::or(gateway.stop(), late).await;
-        Ok(())
+        Ok(ended)
     };
     smol::future::or(serving, smol::future::or(storing, ticking)).await
 }
@@ -210,6 +312,7 @@ fn engine(
         access: config.access.clone(),
         keyring,
         opened,
+        random: entropy::random(),
     };
     Engine::new(now, settings).ok_or(ServeError::RunsUsedUp)
 }
@@ -222,6 +325,7 @@ fn store_settings(durability: Durability) -> storage::Settings {
         },
         ..storage::Settings::default()
     }
+    .with_full_reserve()
 }
 
 /// Lines to standard error, without a time of their own: journald and containers add one.

@@ -169,3 +169,33 @@ fn files_that_it_points_to_are_there() {
         assert!(root.join(link).is_file(), "{link}");
     }
 }
+
+#[test]
+fn backup_and_restore_commands_bring_a_message_back() {
+    let folder = support::temporary_folder();
+    let run = |start: &str| {
+        let command =
+            command(start).replace("target/release/edgepush", env!("CARGO_BIN_EXE_edgepush"));
+        let done = Command::new("sh")
+            .args(["-c", &command])
+            .current_dir(&folder)
+            .status();
+        assert!(done.unwrap().success(), "{command}");
+    };
+    let mut gateway = Gateway::on(&folder.join("edgepush-data"), "");
+    let mut agent = UserAgent::hello(&gateway, None);
+    let endpoint = agent.register(&channel(1));
+    let uaid = agent.uaid.clone();
+    drop(agent);
+    let ttl = [("TTL", "60")];
+    assert_eq!(support::post(&gateway, &endpoint, &ttl, b"").status, 201);
+    run("target/release/edgepush backup");
+    gateway.terminate();
+    fs::remove_dir_all(folder.join("edgepush-data")).unwrap();
+    run("target/release/edgepush restore");
+    gateway.start_again();
+    let mut agent = UserAgent::hello(&gateway, Some(&uaid));
+    assert_eq!(agent.receive()["channelID"], channel(1));
+    drop(gateway);
+    fs::remove_dir_all(folder).unwrap();
+}

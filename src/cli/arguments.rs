@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use super::{listen, send, vapid};
+use super::{database, listen, send, vapid};
 use crate::config::Flags;
 
 /// The answer to `--help`.
@@ -16,6 +16,9 @@ Usage: edgepush [serve] [options]
        edgepush listen URL      receive: a user agent for the shell
        edgepush send ENDPOINT   send to an endpoint
        edgepush vapid [FILE]    make the key of an application server
+       edgepush backup FILE     copy the database and the key file
+       edgepush check [FILE]    look through the database
+       edgepush restore FILE    put a backup in its place
 
 Each of these has a --help of its own.
 
@@ -56,6 +59,8 @@ pub(super) enum Command {
     Send(Box<send::arguments::Options>),
     /// Make or show the key of an application server.
     Vapid(PathBuf),
+    /// Copy, look through or put back the database.
+    Database(database::Task, database::Options),
     /// Run the gateway.
     Serve {
         /// The configuration file.
@@ -122,6 +127,14 @@ fn other_command(parser: &mut Parser) -> Option<Command> {
     if is_next("vapid") {
         let path = vapid::arguments(parser);
         return Some(of("vapid", path, Command::Vapid, vapid::HELP));
+    }
+    if let Some(task) = database::Task::ALL
+        .into_iter()
+        .find(|task| is_next(task.name()))
+    {
+        let options = database::arguments(task, parser);
+        let command = |options| Command::Database(task, options);
+        return Some(of(task.name(), options, command, task.help()));
     }
     None
 }

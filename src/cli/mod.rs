@@ -3,6 +3,7 @@
 //! What the daemon does with it belongs to `daemon`.
 
 mod arguments;
+mod database;
 mod listen;
 mod send;
 mod text;
@@ -35,6 +36,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(Command::Listen(options)) => listen::run(&options),
         Ok(Command::Send(options)) => send::run(&options),
         Ok(Command::Vapid(path)) => vapid::run(&path),
+        Ok(Command::Database(task, options)) => database::run(task, &options),
         Ok(Command::HelpOf(help)) => print(help),
         Ok(Command::Misused(command, error)) => refuse(format_args!(
             "edgepush: {error}; see edgepush {command} --help"

@@ -76,7 +76,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 57] = [
+pub(super) static KEYS: [Key; 58] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -277,6 +277,9 @@ pub(super) static KEYS: [Key; 57] = [
     number("write_timeout_secs", 1, 600, |l, n| {
         l.write_timeout = secs(n)
     }),
+    number("database_check_interval_secs", 1, 31_536_000, |l, n| {
+        l.database_check_interval = secs(n)
+    }),
     number("request_timeout_secs", 1, 600, |l, n| {
         l.request_timeout = secs(n)
     }),
@@ -400,7 +403,7 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 35);
+        assert_eq!(compared, 36);
     }
 
     #[test]
@@ -429,7 +432,7 @@ mod tests {
                 past += 1;
             }
         }
-        assert_eq!(past, 70);
+        assert_eq!(past, 72);
         assert!(load(&lowest).is_ok());
         assert!(load(&highest).is_ok());
     }

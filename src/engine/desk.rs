@@ -52,6 +52,7 @@ impl Desk {
             access: _,
             keyring,
             opened,
+            random,
         } = settings;
         Some(Self {
             out: Outbox::new(&limits),
@@ -66,7 +67,7 @@ impl Desk {
             database: opened.database,
             started: now.monotonic,
             served_before: opened.service_time,
-            last_id: MessageId::before_run(opened.run)?,
+            last_id: MessageId::before_run(opened.run, random)?,
         })
     }
 

@@ -375,7 +375,7 @@ mod tests {
         let endpoint = table.register(id, 1);
         let (request, outs) = table.post(&endpoint, 60, None);
         assert_eq!(outs[1..], [Out::Answered(request, 201)]);
-        let first = MessageId::before_run(1).unwrap().next();
+        let first = MessageId::before_run(1, [0; 8]).unwrap().next();
         let path = format!("/m/{}", keyring().seal_message(DATABASE, first));
         let (request, outs) = table.request("DELETE", &path, PushHeaders::default());
         assert_eq!(outs, [Out::Answered(request, 204)]);

@@ -109,6 +109,8 @@ pub struct Settings {
     pub keyring: Keyring,
     /// What the storage said when it was opened.
     pub opened: Opened,
+    /// Fresh random bytes, for the names of push messages.
+    pub random: [u8; 8],
 }
 
 impl Engine {

@@ -87,6 +87,7 @@ impl Table {
                 service_time: ServiceTime::default(),
                 version_clock: Version::from_secs(0),
             },
+            random: [0; 8],
         };
         let mut table = Self {
             engine: Engine::new(now, settings).unwrap(),

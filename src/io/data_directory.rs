@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 /// A data directory that this process holds until it ends.
@@ -52,8 +52,21 @@ impl DataDirectory {
 
     /// Where the keys are.
     pub fn key_file(&self) -> PathBuf {
-        self.path.join("edgepush.key")
+        key_file_in(&self.path)
     }
+
+    /// Gives a file in the folder to whoever owns the folder: root may put things there for a gateway
+    /// that is not root. Without the right to do so it stays as it is.
+    pub fn hand_over(&self, file: &Path) {
+        if let Ok(owner) = fs::metadata(&self.path) {
+            let _ = chown(file, Some(owner.uid()), Some(owner.gid()));
+        }
+    }
+}
+
+/// Where the keys are in a data directory that is another process's.
+pub fn key_file_in(data: &Path) -> PathBuf {
+    data.join("edgepush.key")
 }
 
 /// A data directory that cannot be used.

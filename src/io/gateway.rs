@@ -357,6 +357,7 @@ mod tests {
                 service_time: ServiceTime::default(),
                 version_clock: Version::from_secs(0),
             },
+            random: [0; 8],
         };
         let engine = Engine::new(clock.read(), settings).unwrap();
         let executor = Rc::new(LocalExecutor::new());

@@ -47,6 +47,47 @@ pub fn load_or_make(path: &Path) -> Result<Keys, KeyFileError> {
     Ok(Keys { keyring, are_new })
 }
 
+/// Adds the keys of the file `other` to the file at `path`, which may be missing, so that what was
+/// minted under any of them stays good. Those of `other` are the newest then.
+///
+/// # Errors
+///
+/// [`KeyFileError`], also where there would be too many; both files are then as they were.
+pub fn add(path: &Path, other: &Path) -> Result<(), KeyFileError> {
+    let read = |path: &Path| {
+        let fail = |fault| KeyFileError {
+            path: path.to_owned(),
+            fault,
+        };
+        let text = fs::read_to_string(path).map_err(|error| fail(Fault::Read(error)))?;
+        parse(&text).ok_or_else(|| fail(Fault::Content))
+    };
+    let present = if path.exists() {
+        read(path)?
+    } else {
+        Vec::new()
+    };
+    let added = read(other)?;
+    let mut all = present.clone();
+    all.retain(|key| !added.contains(key));
+    all.extend(added);
+    let fail = |fault| KeyFileError {
+        path: path.to_owned(),
+        fault,
+    };
+    Keyring::new(&all).map_err(|_| fail(Fault::Content))?;
+    if all == present {
+        return Ok(());
+    }
+    let text: String = all
+        .iter()
+        .map(|key| format!("{}\n", HEXLOWER.encode(key)))
+        .collect();
+    let unfinished = path.with_extension("key.new");
+    private_file::replace(path, &unfinished, &text).map_err(|error| fail(Fault::Make(error)))?;
+    Ok(())
+}
+
 fn make(path: &Path) -> io::Result<String> {
     let text = format!("{}\n", HEXLOWER.encode(&entropy::random::<KEY_BYTES>()));
     private_file::replace(path, &path.with_extension("key.new"), &text)?;
@@ -165,6 +206,26 @@ mod tests {
             assert!(message.contains("edgepush.key must hold"), "{message}");
             assert_eq!(fs::read_to_string(&path).unwrap(), bad);
         }
+    }
+
+    #[test]
+    fn keys_of_two_files_are_all_kept_and_the_added_ones_mint() {
+        let directory = Directory::new("two");
+        let path = |name: &str| directory.0.join(name);
+        let here = load_or_make(&path("edgepush.key")).unwrap().keyring;
+        let there = load_or_make(&path("backup.key")).unwrap().keyring;
+        for _ in 0..2 {
+            add(&path("edgepush.key"), &path("backup.key")).unwrap();
+            let both = load_or_make(&path("edgepush.key")).unwrap().keyring;
+            assert!(both.is_ours(here.mint_uaid([7; 8])));
+            assert_eq!(both.mint_uaid([7; 8]), there.mint_uaid([7; 8]));
+            let text = fs::read_to_string(path("edgepush.key")).unwrap();
+            assert_eq!(text.lines().count(), 2);
+        }
+        add(&path("new.key"), &path("backup.key")).unwrap();
+        let new = load_or_make(&path("new.key")).unwrap().keyring;
+        assert_eq!(new.mint_uaid([7; 8]), there.mint_uaid([7; 8]));
+        assert!(add(&path("new.key"), &path("missing")).is_err());
     }
 
     #[test]

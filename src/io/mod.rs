@@ -9,6 +9,7 @@ pub mod clock;
 pub mod connect;
 pub mod console;
 pub mod data_directory;
+pub mod database_check;
 mod datagrams;
 pub mod descriptors;
 pub mod entropy;

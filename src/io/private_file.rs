@@ -52,6 +52,17 @@ pub fn make(path: &Path, text: &str) -> io::Result<()> {
     sync_directory_of(path)
 }
 
+/// Gives a finished file its name, and has both on disk.
+///
+/// # Errors
+///
+/// Those of the file system.
+pub fn put_in_place(unfinished: &Path, path: &Path) -> io::Result<()> {
+    File::open(unfinished)?.sync_all()?;
+    fs::rename(unfinished, path)?;
+    sync_directory_of(path)
+}
+
 /// Whether anybody but its owner may read the file.
 pub fn is_open_to_others(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)

@@ -3,14 +3,15 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use log::{error, info};
-use smol::channel::{Receiver, Sender, unbounded};
+use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::model::store::{StoreOp, StoreReply};
 use crate::model::time::ServiceTime;
-use crate::storage::Store;
+use crate::storage::{Health, Store};
 
 /// Most operations of one commit. More would let the first of them wait for the last.
 const BATCH_MAX: usize = 1024;
@@ -24,6 +25,11 @@ pub struct StorageThread {
     pub operations: Sender<Vec<StoreOp>>,
     /// Their replies, in the same order.
     pub replies: Receiver<Vec<StoreReply>>,
+    /// What is wrong with the disk or the database.
+    pub health: Arc<Health>,
+    /// Has something in it once the database has turned out to be damaged, and takes the same word
+    /// from elsewhere.
+    pub damage: (Sender<()>, Receiver<()>),
     /// The thread's account of its input and output, where the kernel keeps one.
     pub io_account: Option<PathBuf>,
     handle: JoinHandle<()>,
@@ -38,16 +44,23 @@ impl StorageThread {
     pub fn start(store: Store) -> io::Result<Self> {
         let (operations, incoming) = unbounded();
         let (outgoing, replies) = unbounded();
+        let (health, damage) = (store.health(), bounded(1));
+        let teller = Teller {
+            health: Arc::clone(&health),
+            damage: damage.0.clone(),
+        };
         let (account_sender, account) = std::sync::mpsc::sync_channel(1);
         let handle = std::thread::Builder::new()
             .name("storage".to_owned())
             .spawn(move || {
                 let _ = account_sender.send(io_account());
-                run(store, &incoming, &outgoing);
+                run(store, &teller, &incoming, &outgoing);
             })?;
         Ok(Self {
             operations,
             replies,
+            health,
+            damage,
             io_account: account.recv().unwrap_or_default(),
             handle,
         })
@@ -69,7 +82,26 @@ impl StorageThread {
     }
 }
 
-fn run(mut store: Store, incoming: &Receiver<Vec<StoreOp>>, outgoing: &Sender<Vec<StoreReply>>) {
+struct Teller {
+    health: Arc<Health>,
+    damage: Sender<()>,
+}
+
+impl Teller {
+    fn tell(&self) {
+        if self.health.is_damaged() {
+            // Full: it has been told.
+            let _ = self.damage.try_send(());
+        }
+    }
+}
+
+fn run(
+    mut store: Store,
+    teller: &Teller,
+    incoming: &Receiver<Vec<StoreOp>>,
+    outgoing: &Sender<Vec<StoreReply>>,
+) {
     while let Ok(mut batch) = incoming.recv_blocking() {
         while batch.len() < BATCH_MAX {
             let Ok(mut more) = incoming.try_recv() else {
@@ -78,6 +110,7 @@ fn run(mut store: Store, incoming: &Receiver<Vec<StoreOp>>, outgoing: &Sender<Ve
             batch.append(&mut more);
         }
         let replies = store.apply(batch);
+        teller.tell();
         if outgoing.send_blocking(replies).is_err() {
             break;
         }

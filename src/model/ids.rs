@@ -80,13 +80,19 @@ impl ChannelId {
 /// One push message, and its place in the order of all of them.
 ///
 /// The upper bits count the starts of the gateway on this database, the lower ones the messages
-/// since: an id is never given twice, also when messages that were never written are lost with
-/// the process.
+/// since, from a random number on. So an id is not given twice: not when messages that were never
+/// written are lost with the process, and not when an older copy of the database is put back, whose
+/// runs are counted once more. A user agent drops what it has seen before by the name that is made
+/// of the id.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct MessageId(i64);
 
-/// Bits of a [`MessageId`] that count messages within one run: 10^12, 34 years at 1,000 a second.
+/// Bits of a [`MessageId`] that count messages within one run: 10^12.
 const SEQUENCE_BITS: u32 = 40;
+/// Bits of the random number that they start from. The other half is left for counting: 17 years at
+/// 1,000 a second. Two runs of one number that give 10,000 ids each share some with a chance of 1 in
+/// 27 million.
+const START_BITS: u32 = SEQUENCE_BITS - 1;
 /// Runs that fit above them in a positive `i64`, which is what SQLite keeps: 8 million.
 const RUNS_MAX: i64 = i64::MAX >> SEQUENCE_BITS;
 
@@ -94,13 +100,20 @@ impl MessageId {
     /// Below every id that is ever given: "from the first one on".
     pub const ZERO: Self = Self(0);
 
-    /// The id before the first of the given run; `None` when the runs are used up.
-    pub const fn before_run(run: u32) -> Option<Self> {
+    /// The id before the first of the given run, of which `random` decides; `None` when the runs are
+    /// used up.
+    pub const fn before_run(run: u32, random: [u8; 8]) -> Option<Self> {
         let run = run as i64;
         if run > RUNS_MAX {
             return None;
         }
-        Some(Self(run << SEQUENCE_BITS))
+        let start = u64::from_be_bytes(random) >> (u64::BITS - START_BITS);
+        Some(Self(run << SEQUENCE_BITS | start.cast_signed()))
+    }
+
+    /// The run that gave the id.
+    pub const fn run(self) -> i64 {
+        self.0 >> SEQUENCE_BITS
     }
 
     /// The next id. Stops at the end of the numbers instead of starting again.
@@ -137,7 +150,17 @@ mod tests {
     #[test]
     fn ids_of_a_later_run_come_after_all_of_an_earlier_one() {
         let late_in_first = MessageId::from_i64((2 << SEQUENCE_BITS) - 1);
-        assert!(MessageId::before_run(2).unwrap().next() > late_in_first);
-        assert_eq!(MessageId::before_run(u32::MAX), None);
+        assert!(MessageId::before_run(2, [0; 8]).unwrap().next() > late_in_first);
+        assert_eq!(MessageId::before_run(u32::MAX, [0; 8]), None);
+    }
+
+    #[test]
+    fn run_counted_twice_does_not_give_the_same_ids() {
+        let first = |random| MessageId::before_run(7, random).unwrap().next();
+        let (one, other) = (first([0xff; 8]), first([0x7f; 8]));
+        assert_eq!((one.run(), other.run()), (7, 7));
+        assert!(one.as_i64() - other.as_i64() >= 1 << (START_BITS - 1));
+        let room = (8 << SEQUENCE_BITS) - one.as_i64();
+        assert!(room >= 1 << START_BITS, "{room}");
     }
 }

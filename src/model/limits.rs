@@ -166,6 +166,10 @@ pub struct Limits {
     pub unsent_bytes_max: usize,
     /// Longest an outgoing frame may take before the user agent counts as gone.
     pub write_timeout: Duration,
+    /// How often the whole database is looked through for damage.
+    ///
+    /// Once a day: reading 100 MB takes a memory card some seconds.
+    pub database_check_interval: Duration,
     /// Longest until the head of the next request has arrived, idle time included, and the same
     /// again for its body.
     pub request_timeout: Duration,
@@ -216,6 +220,7 @@ impl Default for Limits {
             unacked_per_session_max: 512,
             unsent_bytes_max: 64 << 10,
             write_timeout: Duration::from_secs(30),
+            database_check_interval: Duration::from_secs(24 * 60 * 60),
             request_timeout: Duration::from_secs(15),
         }
     }

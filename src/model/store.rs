@@ -312,7 +312,9 @@ impl fmt::Display for StoreError {
             Self::ReadOnly => {
                 "cannot be opened or written; check the file system and its permissions"
             }
-            Self::Corrupt => "database is damaged; restore a backup, or move it away to start anew",
+            Self::Corrupt => {
+                "database is damaged; restart edgepush, which replaces it and keeps what can be read"
+            }
             Self::Io => "device failed; see the kernel's log (dmesg)",
         })
     }

@@ -9,6 +9,10 @@ use crate::model::store::StoreError;
 /// A column that does not hold what this program writes counts as damage.
 pub(super) const fn store_error(error: &Error) -> StoreError {
     if let Error::SqliteFailure(failure, _) = error {
+        if failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE {
+            // The index of the write-ahead log could not grow.
+            return StoreError::DiskFull;
+        }
         return from_primary_code(failure.extended_code & 0xff);
     }
     if is_bad_value(error) {
@@ -20,6 +24,23 @@ pub(super) const fn store_error(error: &Error) -> StoreError {
 /// Whether there was no space left on the device.
 pub(super) fn is_disk_full(error: &Error) -> bool {
     store_error(error) == StoreError::DiskFull
+}
+
+/// Whether SQLite itself found the file damaged. One row that cannot be understood is less than that.
+pub(super) fn is_damage(error: &Error) -> bool {
+    !is_bad_value(error) && store_error(error) == StoreError::Corrupt
+}
+
+/// Whether the file has other tables than it should, or lacks a row that is always there.
+pub(super) const fn is_not_ours(error: &Error) -> bool {
+    if let Error::SqliteFailure(failure, _) = error {
+        let code = failure.extended_code & 0xff;
+        return matches!(code, ffi::SQLITE_ERROR | ffi::SQLITE_CONSTRAINT);
+    }
+    matches!(
+        error,
+        Error::SqlInputError { .. } | Error::QueryReturnedNoRows
+    )
 }
 
 /// Whether a row was read that cannot be understood.
@@ -66,6 +87,7 @@ mod tests {
             (ffi::SQLITE_CORRUPT_INDEX, StoreError::Corrupt),
             (ffi::SQLITE_NOTADB, StoreError::Corrupt),
             (ffi::SQLITE_IOERR_FSYNC, StoreError::Io),
+            (ffi::SQLITE_IOERR_SHMSIZE, StoreError::DiskFull),
             (ffi::SQLITE_BUSY, StoreError::Io),
         ];
         for (code, kind) in cases {

@@ -3,23 +3,34 @@
 //! Owns the schema and every query. It never decides when a batch ends, reads no clock, starts no
 //! thread and makes no random bytes: those come in as arguments.
 
+pub mod check;
+mod copy;
 mod enqueue;
 mod fault;
+mod health;
 mod messages;
 mod open;
 mod reader;
+mod reserve;
+mod salvage;
 mod schema;
+pub mod set_aside;
 mod settings;
 mod sleepers;
+mod start;
 mod store;
 mod subscriptions;
 mod usage;
 
 #[cfg(test)]
+mod damage_test;
+#[cfg(test)]
 mod random_test;
 #[cfg(test)]
 mod testing;
 
+pub use copy::{CopyError, copy};
+pub use health::Health;
 pub use open::{FreshDatabase, OpenError};
 pub use reader::{Reader, Totals};
 pub use settings::{Settings, Synchronous};

@@ -4,13 +4,15 @@ use std::fmt;
 use std::fs::File;
 use std::path::Path;
 
+use log::warn;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
+use super::reserve::Reserve;
 use super::settings::Settings;
 use super::store::{Store, reuse_log};
-use super::{FILE_NAME, fault, messages, schema};
-use crate::model::ids::DatabaseId;
+use super::{FILE_NAME, copy, fault, messages, schema, set_aside};
+use crate::model::ids::{DatabaseId, MessageId};
 use crate::model::store::{Opened, StoreError};
 use crate::model::time::ServiceTime;
 use crate::model::version::Version;
@@ -35,7 +37,7 @@ pub enum OpenError {
         /// The newest schema that this program knows.
         known: u32,
     },
-    /// It is damaged, or no database at all.
+    /// It is damaged, no database at all, or that of another program.
     Corrupt,
     /// The file system cannot hold SQLite's write-ahead log.
     NoWriteAheadLog,
@@ -45,7 +47,11 @@ pub enum OpenError {
 
 impl Store {
     /// Opens or makes the database in `directory`, brings it to the present schema and starts a new
-    /// run. The run is counted durably before this returns, so no message id is ever given twice.
+    /// run, which is counted durably before this returns.
+    ///
+    /// A copy that [`copy`](super::copy) has made becomes a database of its own here, under the fresh
+    /// name: what was subscribed after it was made is then taken back in when it is used, as it is
+    /// after a database was lost.
     ///
     /// # Errors
     ///
@@ -55,63 +61,165 @@ impl Store {
         settings: &Settings,
         fresh: FreshDatabase,
     ) -> Result<(Self, Opened), OpenError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(directory.join(FILE_NAME), flags)?;
-        let found = refuse_newer(&connection)?;
-        if !settings.apply(&connection)? {
-            return Err(OpenError::NoWriteAheadLog);
+        let mut reserve = Reserve::new(directory, settings.reserve_bytes);
+        let settings = &settings.with_log_for(&reserve);
+        let mut opened = open_file(directory, settings, fresh);
+        if let Err(OpenError::Unavailable(StoreError::DiskFull)) = opened
+            && reserve.release()
+        {
+            opened = open_file(directory, settings, fresh);
         }
-        let mut started = start_run(&mut connection, found, fresh);
-        if started.as_ref().is_err_and(fault::is_disk_full) {
-            // A full disk must not keep the gateway from starting, if there is a way.
-            reuse_log(&connection);
-            started = start_run(&mut connection, found, fresh);
-        }
-        let (opened, lost_before) = started?;
+        let (connection, opened, lost_before) = opened?;
         sync_directory(directory)?;
+        reserve.take();
         // The file's own, which may not be the one in `settings`.
         let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         let page_bytes = messages::unsigned(page_bytes);
-        Ok((Self::new(connection, page_bytes, lost_before), opened))
+        let store = Self::new(connection, page_bytes, lost_before, reserve);
+        Ok((store, opened))
     }
 }
 
-/// The schema of the file, if this program may touch it.
-fn refuse_newer(connection: &Connection) -> Result<u32, OpenError> {
+fn open_file(
+    directory: &Path,
+    settings: &Settings,
+    fresh: FreshDatabase,
+) -> Result<(Connection, Opened, bool), OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let path = directory.join(FILE_NAME);
+    refuse_lost(&path)?;
+    part_from_older_log(&path)?;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    let found = look(&connection)?;
+    if !settings.apply(&connection)? {
+        return Err(OpenError::NoWriteAheadLog);
+    }
+    let mut started = start_run(&mut connection, found, fresh);
+    if started.as_ref().is_err_and(fault::is_disk_full) {
+        // A full disk must not keep the gateway from starting, if there is a way.
+        reuse_log(&connection);
+        started = start_run(&mut connection, found, fresh);
+    }
+    let (opened, lost_before) = started?;
+    Ok((connection, opened, lost_before))
+}
+
+/// What SQLite would take for a new database, and remove its write-ahead log.
+fn refuse_lost(path: &Path) -> Result<(), OpenError> {
+    let length = |path: &Path| path.metadata().map_or(0, |file| file.len());
+    let log = set_aside::with_suffix(path, "-wal");
+    if path.is_dir() || (length(path) == 0 && length(&log) > 0) {
+        return Err(OpenError::Corrupt);
+    }
+    Ok(())
+}
+
+/// A copy that a person has put in the place of a database whose log was left there. It is a copy
+/// still as long as it was never opened, which has the file say that it has a log.
+fn part_from_older_log(path: &Path) -> Result<(), OpenError> {
+    if !copy::is_untouched(path) {
+        return Ok(());
+    }
+    match set_aside::set_log_aside(path) {
+        Ok(None) => Ok(()),
+        Ok(Some(log)) => {
+            warn!(
+                "log_set_aside path={} reason=\"it is older than the backup\"",
+                log.display()
+            );
+            Ok(())
+        }
+        Err(_) => Err(OpenError::Unavailable(StoreError::Io)),
+    }
+}
+
+/// What is in a file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    /// Its schema; 0 for nothing.
+    pub(super) version: u32,
+    application: i32,
+}
+
+/// What the file is, if this program may touch it.
+pub(super) fn look(connection: &Connection) -> Result<Found, OpenError> {
     // Without this, closing the refused file would copy its write-ahead log into it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    let found = schema::version(connection)?;
-    if found > schema::VERSION {
+    let version = schema::version(connection)?;
+    let application = schema::application(connection)?;
+    if ![0, schema::DATABASE, schema::COPY].contains(&application) {
+        return Err(OpenError::Corrupt);
+    }
+    if version > schema::VERSION {
         return Err(OpenError::NewerSchema {
-            found,
+            found: version,
             known: schema::VERSION,
         });
     }
+    let has_tables =
+        connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", (), |row| {
+            row.get::<_, bool>(0)
+        })?;
+    if version == 0 && has_tables {
+        return Err(OpenError::Corrupt);
+    }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-    Ok(found)
+    Ok(Found {
+        version,
+        application,
+    })
+}
+
+/// Makes the tables and the one row of a new database.
+pub(super) fn make(
+    connection: &Connection,
+    id: DatabaseId,
+    lost_before: bool,
+) -> rusqlite::Result<()> {
+    schema::migrate(connection, 0)?;
+    schema::set_application(connection, schema::DATABASE)?;
+    connection.execute(
+        "INSERT INTO meta (only, database, runs, service_secs, lost_before) VALUES (1, ?1, 0, 0, ?2)",
+        (id.0, lost_before),
+    )?;
+    Ok(())
 }
 
 /// Migrates and counts the run in one commit: a new file exists whole or not at all.
 fn start_run(
     connection: &mut Connection,
-    found: u32,
+    found: Found,
     fresh: FreshDatabase,
 ) -> rusqlite::Result<(Opened, bool)> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    schema::migrate(&transaction, found)?;
-    if found == 0 {
-        transaction.execute(
-            "INSERT INTO meta (only, database, runs, service_secs, lost_before) VALUES (1, ?1, 0, 0, ?2)",
-            (fresh.id.0, !fresh.key_is_new),
-        )?;
+    if found.version == 0 {
+        make(&transaction, fresh.id, !fresh.key_is_new)?;
+    } else {
+        schema::migrate(&transaction, found.version)?;
+        if found.application != schema::DATABASE {
+            schema::set_application(&transaction, schema::DATABASE)?;
+        }
+        if found.application == schema::COPY {
+            let lost = "UPDATE meta SET database = ?1, lost_before = 1";
+            transaction.execute(lost, [fresh.id.0])?;
+        }
     }
-    // The newest message may be younger than the time that was last written down.
+    // The newest message may be younger than the time that was last written down, and, where it was
+    // taken over from a damaged database, than its runs.
+    let newest = "SELECT id, received_at FROM message ORDER BY id DESC LIMIT 1";
+    let (newest, received_at) = transaction
+        .query_row(newest, (), |row| {
+            let id: i64 = row.get(0)?;
+            Ok((MessageId::from_i64(id), row.get::<_, i64>(1)?))
+        })
+        .optional()?
+        .unwrap_or((MessageId::ZERO, 0));
     let started = transaction.query_row(
-        "UPDATE meta SET runs = runs + 1 RETURNING runs, database, lost_before, max(service_secs,
-             coalesce((SELECT received_at FROM message ORDER BY id DESC LIMIT 1), 0)), version_clock",
-        (),
+        "UPDATE meta SET runs = max(runs, ?1) + 1
+         RETURNING runs, database, lost_before, max(service_secs, ?2), version_clock",
+        (newest.run(), received_at),
         |row| {
             let opened = Opened {
                 run: row.get(0)?,
@@ -129,7 +237,7 @@ fn start_run(
 /// A new file is only there after a power cut if its directory was flushed as well.
 ///
 /// Done at every start: the start that made the file may have ended before this.
-fn sync_directory(directory: &Path) -> Result<(), OpenError> {
+pub(super) fn sync_directory(directory: &Path) -> Result<(), OpenError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .map_err(|_| OpenError::Unavailable(StoreError::Io))
@@ -137,6 +245,9 @@ fn sync_directory(directory: &Path) -> Result<(), OpenError> {
 
 impl From<rusqlite::Error> for OpenError {
     fn from(error: rusqlite::Error) -> Self {
+        if fault::is_not_ours(&error) {
+            return Self::Corrupt;
+        }
         match fault::store_error(&error) {
             StoreError::Corrupt => Self::Corrupt,
             kind @ (StoreError::DiskFull | StoreError::ReadOnly | StoreError::Io) => {
@@ -157,7 +268,7 @@ impl fmt::Display for OpenError {
             ),
             Self::Corrupt => write!(
                 f,
-                "{FILE_NAME} is damaged or not a database; restore a backup, or move it away to start anew"
+                "{FILE_NAME} is damaged or not a database of edgepush; move it away"
             ),
             Self::NoWriteAheadLog => f.write_str(
                 "the file system cannot hold a write-ahead log; put the data directory on a local disk",

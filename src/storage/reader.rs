@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::set_aside::with_suffix;
 use super::{FILE_NAME, fault, messages, settings};
 use crate::model::store::StoreError;
 
@@ -47,15 +48,9 @@ impl Reader {
     ///
     /// [`StoreError::ReadOnly`] if there is none or it may not be read; else as the disk is.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let open = || {
-            let connection = Connection::open_with_flags(directory.join(FILE_NAME), flags)?;
-            connection.busy_timeout(BUSY_TIMEOUT)?;
-            settings::set_cache(&connection, CACHE_BYTES)?;
-            Ok(connection)
-        };
+        let connection = open_read_only(&directory.join(FILE_NAME));
         Ok(Self {
-            connection: open().map_err(|error| fault::store_error(&error))?,
+            connection: connection.map_err(|error| fault::store_error(&error))?,
             directory: directory.to_path_buf(),
         })
     }
@@ -66,31 +61,41 @@ impl Reader {
     ///
     /// [`StoreError`] when the disk cannot be read.
     pub fn totals(&self) -> Result<Totals, StoreError> {
-        let count = || {
-            self.connection
-                .prepare_cached(TOTALS)?
-                .query_row((), |row| {
-                    Ok(Totals {
-                        subscriptions: messages::unsigned(row.get(0)?),
-                        user_agents: messages::unsigned(row.get(1)?),
-                        messages: messages::unsigned(row.get(2)?),
-                        file_bytes: self.file_bytes(),
-                    })
-                })
-        };
-        count().map_err(|error| fault::store_error(&error))
+        count(&self.connection, &self.directory.join(FILE_NAME))
+            .map_err(|error| fault::store_error(&error))
     }
+}
 
-    /// A file that is not there has no bytes.
-    fn file_bytes(&self) -> u64 {
-        ["", "-wal"]
-            .iter()
-            .filter_map(|suffix| {
-                let path = self.directory.join(format!("{FILE_NAME}{suffix}"));
-                path.metadata().ok().map(|metadata| metadata.len())
-            })
-            .fold(0, u64::saturating_add)
-    }
+/// A connection to a database of any name that can only read.
+pub(super) fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    settings::set_cache(&connection, CACHE_BYTES)?;
+    Ok(connection)
+}
+
+/// Counts what is kept in the database at `path`.
+pub(super) fn count(connection: &Connection, path: &Path) -> rusqlite::Result<Totals> {
+    connection.prepare_cached(TOTALS)?.query_row((), |row| {
+        Ok(Totals {
+            subscriptions: messages::unsigned(row.get(0)?),
+            user_agents: messages::unsigned(row.get(1)?),
+            messages: messages::unsigned(row.get(2)?),
+            file_bytes: file_bytes(path),
+        })
+    })
+}
+
+/// A file that is not there has no bytes.
+fn file_bytes(database: &Path) -> u64 {
+    ["", "-wal"]
+        .iter()
+        .filter_map(|suffix| {
+            let metadata = with_suffix(database, suffix).metadata();
+            metadata.ok().map(|metadata| metadata.len())
+        })
+        .fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::reserve::Reserve;
+
 /// How SQLite is set up.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Settings {
@@ -21,6 +23,9 @@ pub struct Settings {
     pub journal_bytes_max: u32,
     /// When flash is told to keep what was written.
     pub synchronous: Synchronous,
+    /// Room on the disk that is kept back for deleting when the rest is full; 0 for none. A small file
+    /// system gets less.
+    pub reserve_bytes: u64,
     /// How long to wait for another process that writes (a backup, an operator's `sqlite3`).
     ///
     /// Everything else waits as long, so it is short.
@@ -44,12 +49,40 @@ impl Default for Settings {
             checkpoint_pages: 1000,
             journal_bytes_max: 4 << 20,
             synchronous: Synchronous::Full,
+            reserve_bytes: 0,
             busy_timeout: Duration::from_millis(250),
         }
     }
 }
 
 impl Settings {
+    /// A reserve with which deleting always succeeds: the write-ahead log may hold as many pages that
+    /// the database must grow by before the log can be used again, and the deletions themselves.
+    pub fn with_full_reserve(self) -> Self {
+        let log_bytes = u64::from(self.checkpoint_pages).saturating_mul(self.page_bytes.into());
+        Self {
+            reserve_bytes: log_bytes.saturating_add(256 << 10),
+            ..self
+        }
+    }
+
+    /// With the log of a small file system kept so short that its small reserve is enough.
+    pub(super) fn with_log_for(&self, reserve: &Reserve) -> Self {
+        // Half of it for what the database grows by, half for what is written meanwhile.
+        let two_pages = u64::from(self.page_bytes).saturating_mul(2);
+        let pages = reserve.bytes().checked_div(two_pages).unwrap_or(0);
+        let is_small = reserve.bytes() < self.reserve_bytes;
+        let pages = u32::try_from(pages).unwrap_or(u32::MAX).max(1);
+        Self {
+            checkpoint_pages: if is_small {
+                pages.min(self.checkpoint_pages)
+            } else {
+                self.checkpoint_pages
+            },
+            ..self.clone()
+        }
+    }
+
     /// Sets up the connection that writes. `false` when the file system cannot hold a write-ahead log.
     pub(super) fn apply(&self, connection: &Connection) -> rusqlite::Result<bool> {
         connection.busy_timeout(self.busy_timeout)?;

@@ -2,15 +2,24 @@
 //!
 //! Owns the transaction and what is kept in memory beside it; the queries are the other modules'.
 
+use std::sync::Arc;
+
 use log::{debug, error, info};
 use rusqlite::Connection;
 
 use super::enqueue::Terms;
+use super::health::Health;
+use super::reserve::Reserve;
 use super::subscriptions::Registration;
 use super::{fault, messages, sleepers, subscriptions, usage};
 use crate::model::store::{Deletion, StoreError, StoreOp, StoreReply};
 use crate::model::time::ServiceTime;
 use crate::model::version::Version;
+
+/// Pages that the largest message takes, with its share of the indexes.
+const PAGES_OF_MESSAGE: usize = 4;
+/// Free pages that are left for deleting, which writes to some before it frees others.
+const FREE_PAGES_MIN: usize = 32;
 
 /// The open database. One thread owns it.
 #[derive(Debug)]
@@ -21,6 +30,8 @@ pub struct Store {
     /// A database under the same key may have been lost before this one was made.
     pub(super) lost_before: bool,
     pub(super) page_bytes: u64,
+    pub(super) reserve: Reserve,
+    health: Arc<Health>,
     /// Why the last batch failed, so that a full disk is logged once and not at every batch.
     failing: Option<StoreError>,
     /// A damaged row has been logged; its user agent's every return would log it again.
@@ -28,15 +39,27 @@ pub struct Store {
 }
 
 impl Store {
-    pub(super) fn new(connection: Connection, page_bytes: u64, lost_before: bool) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        page_bytes: u64,
+        lost_before: bool,
+        reserve: Reserve,
+    ) -> Self {
         Self {
             connection,
             usage: usage::Cache::default(),
             lost_before,
             page_bytes,
+            reserve,
+            health: Arc::default(),
             failing: None,
             damage_logged: false,
         }
+    }
+
+    /// What is wrong with the disk or the database, to be looked at from elsewhere.
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
     }
 
     /// Carries out `ops` in their order and commits once; one reply for each, in the same order.
@@ -44,6 +67,8 @@ impl Store {
     /// If anything that writes fails, or the commit does, all of the batch is taken back: every
     /// operation that wanted to write gets [`StoreReply::Failed`], and those that only read are
     /// answered from what is still there. The next batch may succeed again.
+    ///
+    /// On a full disk only what takes room is refused, as long as there is room for the rest of it.
     ///
     /// After a commit that failed at the very flush, a power cut may bring back what was reported as
     /// failed; at worst a push message that was answered with 503 is then delivered.
@@ -53,10 +78,11 @@ impl Store {
             return ops.iter().map(|op| self.answer(op)).collect();
         }
         match self.commit(&ops) {
-            Ok(replies) => {
+            Ok(Committed::All(replies)) => {
                 self.log_change(None, None);
                 replies
             }
+            Ok(Committed::WhatTakesNoRoom(replies)) => replies,
             Err(error) => {
                 let kind = fault::store_error(&error);
                 self.log_change(Some(kind), Some(&error));
@@ -82,46 +108,118 @@ impl Store {
         self.save_time(now, None)
             .and_then(|()| {
                 // Its row says whether a reader held it up, which does no harm.
-                self.connection
-                    .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+                empty_log(&self.connection)
             })
             .and_then(|()| self.connection.close().map_err(|(_, error)| error))
             .map_err(|error| fault::store_error(&error))
     }
 
-    /// All of `ops` in one transaction, or none.
-    fn commit(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Vec<StoreReply>> {
-        let replies = self.try_commit(ops);
-        if !replies.as_ref().is_err_and(fault::is_disk_full) {
-            return replies;
+    /// All of `ops` in one transaction, or what takes no room of them, or none.
+    fn commit(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Committed> {
+        let was_full = self.health.is_disk_full() && !self.reserve.has_room_beside();
+        if was_full && self.reserve.is_spent() && !self.fits_into_free_pages(ops)? {
+            // What the disk has left is what deleting needs.
+            return self.commit_what_takes_no_room(ops);
         }
-        reuse_log(&self.connection);
-        self.try_commit(ops)
+        if self.reserve.is_spent() && ops.iter().any(|op| matches!(op, StoreOp::Expire { .. })) {
+            // Once a minute: another program may have made room again, or we with a smaller log.
+            self.reserve.take();
+        }
+        let mut replies = self.try_commit(ops, Doing::All);
+        if replies.as_ref().is_err_and(fault::is_disk_full) {
+            reuse_log(&self.connection);
+            replies = self.try_commit(ops, Doing::All);
+        }
+        match replies {
+            // That nothing was refused tells nothing about the room there is.
+            Ok(replies) if was_full && !ops.iter().any(takes_room) => {
+                Ok(Committed::WhatTakesNoRoom(replies))
+            }
+            Ok(replies) => {
+                self.health
+                    .set_disk_full(was_full && self.reserve.is_spent());
+                Ok(Committed::All(replies))
+            }
+            Err(error) if fault::is_disk_full(&error) => {
+                self.health.set_disk_full(true);
+                self.log_change(Some(StoreError::DiskFull), Some(&error));
+                self.commit_what_takes_no_room(ops)
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    fn try_commit(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Vec<StoreReply>> {
+    /// Whether the pages that the database has free are enough for `ops`. It does not grow then, and
+    /// its log can be used again and again.
+    fn fits_into_free_pages(&self, ops: &[StoreOp]) -> rusqlite::Result<bool> {
+        let taking = ops.iter().filter(|op| takes_room(op)).count();
+        let needed = taking
+            .saturating_mul(PAGES_OF_MESSAGE)
+            .saturating_add(FREE_PAGES_MIN);
+        let free: i64 = self
+            .connection
+            .prepare_cached("PRAGMA freelist_count")?
+            .query_row((), |row| row.get(0))?;
+        Ok(usize::try_from(free).is_ok_and(|free| free >= needed))
+    }
+
+    /// On a full disk. An operation that is refused is as if it had not been asked for.
+    fn commit_what_takes_no_room(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Committed> {
+        let mut replies = self.try_commit(ops, Doing::WhatTakesNoRoom);
+        if replies.as_ref().is_err_and(fault::is_disk_full) {
+            if self.reserve.release() {
+                info!("reserve_released");
+            }
+            reuse_log(&self.connection);
+            replies = self.try_commit(ops, Doing::WhatTakesNoRoom);
+        }
+        if replies.is_ok() && self.reserve.is_spent() && self.reserve.fits_with_the_log() {
+            let _ = empty_log(&self.connection);
+            self.reserve.take();
+        }
+        replies.map(Committed::WhatTakesNoRoom)
+    }
+
+    /// `ops` in one transaction, or none.
+    fn try_commit(&mut self, ops: &[StoreOp], doing: Doing) -> rusqlite::Result<Vec<StoreReply>> {
         let replies = self
             .execute("BEGIN IMMEDIATE")
-            .and_then(|()| self.perform_all(ops))
+            .and_then(|()| self.perform_all(ops, doing))
             .and_then(|replies| self.execute("COMMIT").map(|()| replies));
-        if replies.is_err() {
+        if let Err(error) = &replies {
+            self.watch_for_damage(error);
             self.roll_back();
         }
         replies
     }
 
     /// The replies, or the error because of which all must be rolled back.
-    fn perform_all(&mut self, ops: &[StoreOp]) -> rusqlite::Result<Vec<StoreReply>> {
+    fn perform_all(&mut self, ops: &[StoreOp], doing: Doing) -> rusqlite::Result<Vec<StoreReply>> {
         let mut replies = Vec::with_capacity(ops.len());
         for op in ops {
+            if doing == Doing::WhatTakesNoRoom && takes_room(op) {
+                replies.push(StoreReply::Failed(StoreError::DiskFull));
+                continue;
+            }
             match self.perform(op) {
                 Ok(reply) => replies.push(reply),
                 // SQLite may end the transaction by itself. What came after would be committed alone.
                 Err(error) if is_write(op) || self.connection.is_autocommit() => return Err(error),
-                Err(error) => replies.push(StoreReply::Failed(fault::store_error(&error))),
+                Err(error) => replies.push(self.failed(&error)),
             }
         }
         Ok(replies)
+    }
+
+    fn failed(&self, error: &rusqlite::Error) -> StoreReply {
+        self.watch_for_damage(error);
+        StoreReply::Failed(fault::store_error(error))
+    }
+
+    fn watch_for_damage(&self, error: &rusqlite::Error) {
+        if fault::is_damage(error) && self.health.note_damage() {
+            error!("database_damaged cause=\"{error}\"");
+        }
     }
 
     fn roll_back(&mut self) {
@@ -136,8 +234,7 @@ impl Store {
 
     /// An operation that only reads, outside of a transaction.
     fn answer(&mut self, op: &StoreOp) -> StoreReply {
-        self.perform(op)
-            .unwrap_or_else(|error| StoreReply::Failed(fault::store_error(&error)))
+        self.perform(op).unwrap_or_else(|error| self.failed(&error))
     }
 
     fn perform(&mut self, op: &StoreOp) -> rusqlite::Result<StoreReply> {
@@ -319,8 +416,47 @@ pub(super) fn reuse_log(connection: &Connection) {
     }
 }
 
+/// Copies the write-ahead log into the database and gives its room back to the file system.
+pub(super) fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))
+}
+
+/// What of a batch is to be carried out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Doing {
+    All,
+    WhatTakesNoRoom,
+}
+
+/// What of a batch was committed: its replies.
+#[derive(Debug)]
+enum Committed {
+    All(Vec<StoreReply>),
+    WhatTakesNoRoom(Vec<StoreReply>),
+}
+
+/// Whether an operation needs room that it does not give back. The small changes that others make
+/// have theirs in the reserve.
+pub(super) const fn takes_room(op: &StoreOp) -> bool {
+    match op {
+        StoreOp::Subscribe { .. } | StoreOp::Enqueue { .. } | StoreOp::Sleep { .. } => true,
+        StoreOp::Load { .. }
+        | StoreOp::Find { .. }
+        | StoreOp::Fetch { .. }
+        | StoreOp::Sleepers
+        | StoreOp::Unsubscribe { .. }
+        | StoreOp::Forget { .. }
+        | StoreOp::Disown { .. }
+        | StoreOp::Delete(_)
+        | StoreOp::Expire { .. }
+        | StoreOp::SaveTime { .. }
+        | StoreOp::SaveVersions { .. }
+        | StoreOp::Woken { .. } => false,
+    }
+}
+
 /// Whether an operation may change what is kept.
-const fn is_write(op: &StoreOp) -> bool {
+pub(super) const fn is_write(op: &StoreOp) -> bool {
     match op {
         StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. } | StoreOp::Sleepers => {
             false
@@ -361,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn full_disk_takes_back_all_writes_of_the_batch_and_answers_its_reads() {
+    fn full_disk_refuses_what_takes_room_does_the_rest_and_answers_reads() {
         let folder = Folder::new();
         let (mut store, _) = folder.open();
         store.apply(vec![subscribe(1, 1), enqueue(1, message(1, 1))]);
@@ -379,11 +515,15 @@ mod tests {
         assert_eq!(replies.len(), ops.len());
         for (place, reply) in replies.iter().enumerate() {
             let failed = *reply == StoreReply::Failed(StoreError::DiskFull);
-            assert_eq!(failed, !reads.contains(&place), "{place}");
+            assert_eq!(failed, takes_room(&ops[place]), "{place}");
         }
         assert_eq!(replies[2], StoreReply::Subscription(false));
-        assert_eq!(replies[reads[2]], StoreReply::Subscription(true));
-        assert_eq!(ids(&mut store, 1), [1]);
+        assert_eq!(replies[reads[2]], StoreReply::Subscription(false));
+        assert!(ids(&mut store, 1).is_empty());
+        assert_eq!(store.health().fault(), Some(StoreError::DiskFull));
+        // That there was nothing to refuse does not make room.
+        store.apply(vec![delete(1, None)]);
+        assert_eq!(store.health().fault(), Some(StoreError::DiskFull));
     }
 
     #[test]
@@ -397,6 +537,7 @@ mod tests {
         set_room(&store, true);
         let kept = store.apply(fill(10).collect());
         assert_eq!(kept, vec![StoreReply::Enqueued(EnqueueOutcome::Kept); 100]);
+        assert_eq!(store.health().fault(), None);
         assert_eq!(ids(&mut store, 1).len(), 100);
     }
 

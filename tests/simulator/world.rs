@@ -214,6 +214,7 @@ impl World {
                 access: Access::default(),
                 keyring: keyring(),
                 opened,
+                random: self.rng.bytes8(),
             },
         );
         self.run = Some(Run {

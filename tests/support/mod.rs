@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Gateway {
     child: Child,
     pub data: PathBuf,
+    /// Where its log and its configuration are; goes with it.
+    home: PathBuf,
     pub push: SocketAddr,
     pub console: SocketAddr,
     config: String,
@@ -44,16 +46,21 @@ impl Gateway {
 
     /// With a configuration file.
     pub fn with_config(config: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("edgepush-test-{}-{count}", std::process::id());
-        let data = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&data);
-        fs::create_dir_all(&data).unwrap();
-        let (child, push, console) = spawn(&data, config, 0);
+        let home = temporary_folder();
+        Self::with_data(home.clone(), home, config)
+    }
+
+    /// With a data directory that is there before and after it.
+    pub fn on(data: &Path, config: &str) -> Self {
+        Self::with_data(temporary_folder(), data.to_owned(), config)
+    }
+
+    fn with_data(home: PathBuf, data: PathBuf, config: &str) -> Self {
+        let (child, push, console) = spawn(&home, &data, config, 0);
         Self {
             child,
             data,
+            home,
             push,
             console,
             config: config.to_owned(),
@@ -90,7 +97,7 @@ impl Gateway {
     pub fn wait_for_log(&self, text: &str) {
         let start = Instant::now();
         loop {
-            let log = fs::read_to_string(self.data.join("log")).unwrap();
+            let log = self.log();
             if log.contains(text) {
                 return;
             }
@@ -99,9 +106,19 @@ impl Gateway {
         }
     }
 
+    /// All that it has logged, over all its starts.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.join("log")).unwrap()
+    }
+
+    /// Whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Starts again on the same port and folder.
     pub fn start_again(&mut self) {
-        let (child, push, console) = spawn(&self.data, &self.config, self.push.port());
+        let (child, push, console) = spawn(&self.home, &self.data, &self.config, self.push.port());
         self.child = child;
         self.push = push;
         self.console = console;
@@ -145,17 +162,28 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.data);
+        let _ = fs::remove_dir_all(&self.home);
     }
 }
 
-fn spawn(data: &Path, config: &str, port: u16) -> (Child, SocketAddr, SocketAddr) {
-    let file = data.join("edgepush.toml");
+/// An empty folder of this test's own.
+pub fn temporary_folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("edgepush-test-{}-{count}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn spawn(home: &Path, data: &Path, config: &str, port: u16) -> (Child, SocketAddr, SocketAddr) {
+    let file = home.join("edgepush.toml");
     fs::write(&file, config).unwrap();
     let log = fs::File::options()
         .create(true)
         .append(true)
-        .open(data.join("log"))
+        .open(home.join("log"))
         .unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_edgepush"))
         .args([
@@ -180,7 +208,7 @@ fn spawn(data: &Path, config: &str, port: u16) -> (Child, SocketAddr, SocketAddr
             .split(name)
             .nth(1)
             .and_then(|rest| rest.split_whitespace().next());
-        let log = || fs::read_to_string(data.join("log")).unwrap_or_default();
+        let log = || fs::read_to_string(home.join("log")).unwrap_or_default();
         value
             .and_then(|url| url.split_once("://")?.1.parse().ok())
             .unwrap_or_else(|| panic!("not ready: {line:?}\n{}", log()))

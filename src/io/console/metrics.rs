@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::report::Report;
+use super::report::{Report, State};
 use crate::engine::counters::{Counters, Snapshot};
 use crate::storage::Totals;
 
@@ -37,7 +37,7 @@ impl Metric {
 pub(super) fn text(report: &Report, version: &str) -> String {
     let mut metrics = process(report);
     if let Some(snapshot) = &report.snapshot {
-        metrics.extend(gauges(snapshot));
+        metrics.extend(gauges(snapshot, report.state()));
         metrics.extend(counters(&snapshot.counters));
     }
     if let Ok(totals) = &report.totals {
@@ -73,6 +73,16 @@ fn process(report: &Report) -> Vec<Metric> {
             "1 if the console can read the database, else 0.",
             u64::from(report.totals.is_ok()),
         ),
+        Metric::new(
+            "edgepush_database_damaged",
+            "1 if the database has turned out to be damaged, else 0.",
+            u64::from(report.is_damaged),
+        ),
+        Metric::new(
+            "edgepush_databases_set_aside",
+            "Damaged databases that were replaced and lie in the data directory.",
+            u64::try_from(report.set_aside.len()).unwrap_or(u64::MAX),
+        ),
     ];
     metrics.extend(report.written_bytes.map(|bytes| {
         Metric::new(
@@ -92,7 +102,7 @@ fn process(report: &Report) -> Vec<Metric> {
 }
 
 /// Taken apart in full, so that what the engine will count one day is not forgotten here.
-fn gauges(snapshot: &Snapshot) -> [Metric; 9] {
+fn gauges(snapshot: &Snapshot, state: State) -> [Metric; 9] {
     let Snapshot {
         counters: _,
         user_agents_connected,
@@ -102,7 +112,7 @@ fn gauges(snapshot: &Snapshot) -> [Metric; 9] {
         held_bytes,
         store_queue,
         uptime_secs,
-        storage_fault,
+        storage_fault: _,
         wall_clock_trusted,
     } = snapshot;
     [
@@ -143,8 +153,8 @@ fn gauges(snapshot: &Snapshot) -> [Metric; 9] {
         ),
         Metric::new(
             "edgepush_storage_fault",
-            "1 if the last write failed, else 0.",
-            u64::from(storage_fault.is_some()),
+            "1 if the last write failed, the disk is full or the database damaged, else 0.",
+            u64::from(matches!(state, State::StorageFault(_))),
         ),
         Metric::new(
             "edgepush_wall_clock_trusted",
@@ -259,6 +269,9 @@ mod tests {
                 messages: u64::MAX,
                 file_bytes: 4096,
             }),
+            watched_fault: None,
+            is_damaged: false,
+            set_aside: Vec::new(),
             written_bytes: Some(8192),
             resident_bytes: Some(1 << 20),
         }
@@ -292,7 +305,18 @@ mod tests {
         let text = text(&full_report(), "1.2.3");
         let metrics = parse(&text);
         let counters = counters(&Counters::default()).len();
-        let rest = ["build info", "loop", "database", "written", "memory"].len() + 9 + 4;
+        let rest = [
+            "build info",
+            "loop",
+            "database",
+            "damaged",
+            "aside",
+            "written",
+            "memory",
+        ]
+        .len()
+            + 9
+            + 4;
         assert_eq!(metrics.len(), counters + rest);
         assert_eq!(
             metrics["edgepush_messages_acked_total"],
@@ -310,6 +334,9 @@ mod tests {
             &Report {
                 snapshot: None,
                 totals: Err(StoreError::Io),
+                watched_fault: Some(StoreError::Corrupt),
+                is_damaged: true,
+                set_aside: vec![String::new(); 2],
                 written_bytes: None,
                 resident_bytes: None,
             },
@@ -318,7 +345,9 @@ mod tests {
         let names: Vec<_> = parse(&text).into_iter().collect();
         let expected = [
             ("edgepush_build_info", ("gauge", 1)),
+            ("edgepush_database_damaged", ("gauge", 1)),
             ("edgepush_database_readable", ("gauge", 0)),
+            ("edgepush_databases_set_aside", ("gauge", 2)),
             ("edgepush_event_loop_answers", ("gauge", 0)),
         ];
         assert_eq!(names, expected);

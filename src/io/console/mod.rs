@@ -31,6 +31,7 @@ use tiny_http::Method;
 use self::exchange::{Answer, Head, HeadError, Until};
 use self::report::{Sources, State};
 use crate::engine::counters::Snapshot;
+use crate::storage::Health;
 
 /// Connections at a time, each with a thread. A browser opens six to one host.
 const CONNECTIONS_MAX: usize = 16;
@@ -58,6 +59,8 @@ pub struct Facts {
     pub version: &'static str,
     /// The kernel's account of what the storage thread reads and writes, where there is one.
     pub io_account: Option<PathBuf>,
+    /// What is wrong with the disk or the database.
+    pub health: Arc<Health>,
     /// What to set user agents to, such as `ws://192.168.1.5:8090/`.
     pub push_address: String,
 }
@@ -258,7 +261,8 @@ impl Desk {
     }
 
     fn health(&self) -> Answer {
-        let state = State::of(self.sources.snapshot().as_ref());
+        let fault = self.sources.facts.health.fault();
+        let state = State::of(self.sources.snapshot().as_ref(), fault);
         let (status, body) = match state.reason() {
             None => (200, json!({"status": state.word()})),
             Some(reason) => (503, json!({"status": state.word(), "reason": reason})),

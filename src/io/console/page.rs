@@ -38,7 +38,7 @@ fn values(report: &Report, facts: &Facts) -> Vec<(&'static str, String)> {
 }
 
 fn heading(report: &Report, facts: &Facts) -> Vec<(&'static str, String)> {
-    let state = State::of(report.snapshot.as_ref());
+    let state = report.state();
     let (class, word) = match state {
         State::Working => ("ok", "Working"),
         State::Stuck => ("bad", "Stuck"),
@@ -51,9 +51,23 @@ fn heading(report: &Report, facts: &Facts) -> Vec<(&'static str, String)> {
         ("state_class", class.to_owned()),
         ("state", word.to_owned()),
         ("reason", state.reason().unwrap_or_default()),
+        ("set_aside", set_aside(&report.set_aside)),
         ("uptime_note", format!("in {memory} of memory")),
         ("push_address", facts.push_address.clone()),
     ]
+}
+
+/// What the operator has to know of, until the files are gone.
+fn set_aside(names: &[String]) -> String {
+    if names.is_empty() {
+        return String::new();
+    }
+    format!(
+        "The database was damaged and was replaced by a new one; what could be read of it was taken \
+         over. Messages that waited may be lost, subscriptions are not. It lies in the data directory \
+         as {}. This note goes when it is removed.",
+        names.join(", ")
+    )
 }
 
 fn from_snapshot(snapshot: Option<&Snapshot>) -> Vec<(&'static str, String)> {
@@ -206,6 +220,7 @@ fn duration(secs: u64) -> String {
 mod tests {
     use std::collections::BTreeSet;
     use std::path::PathBuf;
+    use std::sync::Arc;
 
     use super::*;
     use crate::engine::counters::Counters;
@@ -216,6 +231,7 @@ mod tests {
             data_directory: PathBuf::new(),
             version: "1.2.3",
             io_account: None,
+            health: Arc::default(),
             push_address: "ws://<pi>:8090/".to_owned(),
         }
     }
@@ -237,6 +253,9 @@ mod tests {
                 messages: 1,
                 file_bytes: 4096,
             }),
+            watched_fault: None,
+            is_damaged: false,
+            set_aside: Vec::new(),
             written_bytes: Some(81_920),
             resident_bytes: None,
         }
@@ -280,6 +299,17 @@ mod tests {
         let page = html(&report, &facts());
         assert!(page.contains("class=\"state bad\""));
         assert!(page.contains(&StoreError::ReadOnly.to_string()));
+    }
+
+    #[test]
+    fn page_names_a_database_that_was_set_aside_as_long_as_it_lies_there() {
+        let mut report = report();
+        assert!(!html(&report, &facts()).contains("was damaged"));
+        report.set_aside = vec!["edgepush.db.damaged-1".to_owned()];
+        let page = html(&report, &facts());
+        assert!(page.contains("<p class=\"fault\">The database was damaged"));
+        assert!(page.contains("as edgepush.db.damaged-1."));
+        assert!(page.contains("class=\"state ok\""), "it works");
     }
 
     #[test]

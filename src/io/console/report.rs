@@ -14,7 +14,7 @@ use smol::channel::Sender;
 use super::{Facts, SnapshotRequest};
 use crate::engine::counters::Snapshot;
 use crate::model::store::StoreError;
-use crate::storage::{Reader, Totals};
+use crate::storage::{Reader, Totals, set_aside};
 
 /// An event loop that has not answered by then is stuck: its turns take milliseconds.
 pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
@@ -49,6 +49,9 @@ impl Sources {
         Report {
             snapshot: self.snapshot(),
             totals: self.totals(),
+            watched_fault: self.facts.health.fault(),
+            is_damaged: self.facts.health.is_damaged(),
+            set_aside: set_aside::damaged(&self.facts.data_directory),
             written_bytes: self.facts.io_account.as_deref().and_then(written_bytes),
             resident_bytes: resident_bytes(),
         }
@@ -84,10 +87,22 @@ pub(super) struct Report {
     /// `None` when the event loop does not answer.
     pub(super) snapshot: Option<Snapshot>,
     pub(super) totals: Result<Totals, StoreError>,
+    /// What is wrong with the disk or the database, whether or not a write has just failed for it.
+    pub(super) watched_fault: Option<StoreError>,
+    /// The database has turned out to be damaged, and is in use still.
+    pub(super) is_damaged: bool,
+    /// Names of databases that were damaged, and that the operator has not removed yet.
+    pub(super) set_aside: Vec<String>,
     /// By the storage thread since the start; `None` where the kernel keeps no account of it.
     pub(super) written_bytes: Option<u64>,
     /// Memory of the process; `None` where the kernel does not say.
     pub(super) resident_bytes: Option<u64>,
+}
+
+impl Report {
+    pub(super) fn state(&self) -> State {
+        State::of(self.snapshot.as_ref(), self.watched_fault)
+    }
 }
 
 /// Whether the gateway does what it promises.
@@ -99,11 +114,11 @@ pub(super) enum State {
 }
 
 impl State {
-    pub(super) fn of(snapshot: Option<&Snapshot>) -> Self {
+    pub(super) fn of(snapshot: Option<&Snapshot>, watched_fault: Option<StoreError>) -> Self {
         match snapshot {
             None => Self::Stuck,
-            Some(snapshot) => snapshot
-                .storage_fault
+            Some(snapshot) => watched_fault
+                .or(snapshot.storage_fault)
                 .map_or(Self::Working, Self::StorageFault),
         }
     }
@@ -127,8 +142,8 @@ impl State {
                 ANSWER_TIME_MAX.as_secs()
             )),
             Self::StorageFault(fault) => Some(format!(
-                "The storage refused the last write: {fault}. Push messages for user agents that \
-                 are away are turned away until it works again."
+                "The storage does not take everything: {fault}. Push messages for user agents that \
+                 are away are turned away until it works again; those that are connected get theirs."
             )),
         }
     }
@@ -222,13 +237,21 @@ mod tests {
     #[test]
     fn state_says_what_is_wrong_and_what_to_do() {
         let mut snapshot = Snapshot::default();
-        assert_eq!(State::of(Some(&snapshot)).reason(), None);
+        assert_eq!(State::of(Some(&snapshot), None).reason(), None);
         snapshot.storage_fault = Some(StoreError::DiskFull);
-        let reason = State::of(Some(&snapshot)).reason().unwrap();
+        let reason = State::of(Some(&snapshot), None).reason().unwrap();
         assert!(
             reason.contains(&StoreError::DiskFull.to_string()),
             "{reason}"
         );
-        assert!(State::of(None).reason().unwrap().contains("event loop"));
+        snapshot.storage_fault = None;
+        let watched = State::of(Some(&snapshot), Some(StoreError::Corrupt));
+        assert_eq!(watched, State::StorageFault(StoreError::Corrupt));
+        assert!(
+            State::of(None, None)
+                .reason()
+                .unwrap()
+                .contains("event loop")
+        );
     }
 }

@@ -50,6 +50,7 @@ impl Bench {
             data_directory: folder.0.clone(),
             version: "1.2.3",
             io_account: None,
+            health: Arc::default(),
             push_address: "ws://192.168.1.5:8090/".to_owned(),
         };
         let address = "127.0.0.1:0".parse().unwrap();
