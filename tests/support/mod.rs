@@ -30,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A running gateway. Killed when dropped, and its folder removed.
 pub struct Gateway {
     child: Child,
+    /// Its configuration and its log.
+    folder: PathBuf,
+    /// What it keeps; the same folder unless a test says otherwise.
     pub data: PathBuf,
     pub push: SocketAddr,
     pub console: SocketAddr,
@@ -44,20 +47,27 @@ impl Gateway {
 
     /// With a configuration file.
     pub fn with_config(config: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("edgepush-test-{}-{count}", std::process::id());
-        let data = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&data);
-        fs::create_dir_all(&data).unwrap();
-        let (child, push, console) = spawn(&data, config, 0);
-        Self {
+        let folder = new_folder();
+        Self::try_in(&folder, &folder, config, 0).unwrap_or_else(|fault| panic!("{fault}"))
+    }
+
+    /// With its data elsewhere than its configuration and its log, and on a port if it is not 0; the
+    /// log if it does not start.
+    pub fn try_in(folder: &Path, data: &Path, config: &str, port: u16) -> Result<Self, String> {
+        let (child, push, console) = spawn(folder, data, config, port)?;
+        Ok(Self {
             child,
-            data,
+            folder: folder.to_owned(),
+            data: data.to_owned(),
             push,
             console,
             config: config.to_owned(),
-        }
+        })
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
     /// As a power cut does to the process: no goodbye.
@@ -90,7 +100,7 @@ impl Gateway {
     pub fn wait_for_log(&self, text: &str) {
         let start = Instant::now();
         loop {
-            let log = fs::read_to_string(self.data.join("log")).unwrap();
+            let log = self.log();
             if log.contains(text) {
                 return;
             }
@@ -101,7 +111,9 @@ impl Gateway {
 
     /// Starts again on the same port and folder.
     pub fn start_again(&mut self) {
-        let (child, push, console) = spawn(&self.data, &self.config, self.push.port());
+        let port = self.push.port();
+        let (child, push, console) = spawn(&self.folder, &self.data, &self.config, port)
+            .unwrap_or_else(|fault| panic!("{fault}"));
         self.child = child;
         self.push = push;
         self.console = console;
@@ -145,17 +157,36 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.data);
+        if self.data == self.folder {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 
-fn spawn(data: &Path, config: &str, port: u16) -> (Child, SocketAddr, SocketAddr) {
-    let file = data.join("edgepush.toml");
+/// An empty folder of this test's own.
+pub fn new_folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("edgepush-test-{}-{count}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// The process and its two addresses, or its log if it ends before it is ready.
+fn spawn(
+    folder: &Path,
+    data: &Path,
+    config: &str,
+    port: u16,
+) -> Result<(Child, SocketAddr, SocketAddr), String> {
+    let file = folder.join("edgepush.toml");
     fs::write(&file, config).unwrap();
     let log = fs::File::options()
         .create(true)
         .append(true)
-        .open(data.join("log"))
+        .open(folder.join("log"))
         .unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_edgepush"))
         .args([
@@ -180,13 +211,15 @@ fn spawn(data: &Path, config: &str, port: u16) -> (Child, SocketAddr, SocketAddr
             .split(name)
             .nth(1)
             .and_then(|rest| rest.split_whitespace().next());
-        let log = || fs::read_to_string(data.join("log")).unwrap_or_default();
-        value
-            .and_then(|url| url.split_once("://")?.1.parse().ok())
-            .unwrap_or_else(|| panic!("not ready: {line:?}\n{}", log()))
+        value.and_then(|url| url.split_once("://")?.1.parse().ok())
     };
-    let (push, console) = (address(" push="), address(" console="));
-    (child, push, console)
+    let (Some(push), Some(console)) = (address(" push="), address(" console=")) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+        return Err(format!("not ready: {line:?}\n{log}"));
+    };
+    Ok((child, push, console))
 }
 
 /// A user agent on a websocket.
@@ -391,11 +424,15 @@ impl Answer {
 
 impl Http {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self {
-            stream: BufReader::new(stream),
-        }
+        Self::try_connect(address).expect("a connection")
+    }
+
+    /// The same, where the gateway may be down.
+    pub fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let stream = BufReader::new(stream);
+        Some(Self { stream })
     }
 
     /// Sends these very bytes.
