@@ -18,6 +18,7 @@ use edgepush::model::limits::Limits;
 use edgepush::model::simplepush::SimplePush;
 use edgepush::model::store::Opened;
 use edgepush::model::time::{Now, ServiceTime, UnixTime};
+use edgepush::model::unifiedpush::UnifiedPush;
 use edgepush::model::version::Version;
 use edgepush::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
 use edgepush::protocol::keyring::{Endpoint, KeyDigest, Keyring};
@@ -92,6 +93,7 @@ fn request(path: &str, authorization: &Option<String>) -> Input<'static> {
             upgrade: Upgrade::None,
             headers,
             body: Body::Whole(Vec::new()),
+            random: None,
         }),
     }
 }
@@ -113,6 +115,7 @@ fn engine() -> Engine {
         limits: Limits::default(),
         durability: Durability::Strict,
         simplepush: SimplePush::default(),
+        unifiedpush: UnifiedPush::default(),
         public_url: None,
         access: Access::default(),
         keyring: keyring(),

@@ -205,6 +205,7 @@ fn engine(
         limits: config.limits.clone(),
         durability: config.durability,
         simplepush: config.simplepush.clone(),
+        unifiedpush: config.unifiedpush,
         public_url: config.public_url.as_ref().map(BaseUrl::configured),
         access: config.access.clone(),
         keyring,

@@ -157,7 +157,7 @@ fn write_program(path: &PathBuf, text: &str) {
 
 #[test]
 fn files_that_it_points_to_are_there() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let links: Vec<&str> = README
         .split("](")
         .skip(1)

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::{Gateway, Http, UserAgent, channel};
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Bytes, Message};
 
 #[test]
@@ -255,4 +257,26 @@ fn ack_with_an_empty_version_is_taken_if_it_can_mean_only_one_message() {
     );
     assert_eq!(sender.receive().status, 201, "long before its window ends");
     gateway.wait_for_metric("edgepush_messages_never_written_total", 1);
+}
+
+#[test]
+fn message_in_fragments_is_read_within_the_same_limit() {
+    let gateway = Gateway::start();
+    let fragments = |agent: &mut UserAgent, filling: usize| {
+        let text = format!("{{}}{}", " ".repeat(filling));
+        for (part, opcode, is_last) in [
+            (&text[..1], OpCode::Data(Data::Text), false),
+            (&text[1..], OpCode::Data(Data::Continue), true),
+        ] {
+            let payload = part.as_bytes().to_vec();
+            let frame = Frame::message(payload, opcode, is_last);
+            agent.send_frame(Message::Frame(frame));
+        }
+    };
+    let mut agent = UserAgent::connect(&gateway);
+    fragments(&mut agent, 65_536 - 2);
+    assert_eq!(agent.receive(), json!({}));
+    let mut agent = UserAgent::connect(&gateway);
+    fragments(&mut agent, 65_536 - 1);
+    assert_eq!(agent.closed().0, 1002);
 }

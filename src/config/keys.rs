@@ -46,12 +46,13 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 6] = [
+pub(super) const TABLES: [&str; 7] = [
     "access",
     "broadcasts",
     "limits",
     "simplepush",
     "tls",
+    "unifiedpush",
     "vapid",
 ];
 
@@ -69,7 +70,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 39] = [
+pub(super) static KEYS: [Key; 41] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -137,6 +138,16 @@ pub(super) static KEYS: [Key; 39] = [
         table: "tls",
         name: "only",
         kind: Kind::Switch(|config, on| config.tls.only = on),
+    },
+    Key {
+        table: "unifiedpush",
+        name: "lenient",
+        kind: Kind::Switch(|config, on| config.unifiedpush.lenient = on),
+    },
+    Key {
+        table: "unifiedpush",
+        name: "matrix",
+        kind: Kind::Switch(|config, on| config.unifiedpush.matrix = on),
     },
     Key {
         table: "vapid",

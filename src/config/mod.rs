@@ -20,6 +20,7 @@ use crate::model::limits::Limits;
 use crate::model::public_url::PublicUrl;
 use crate::model::simplepush::SimplePush;
 use crate::model::time::ClockTrust;
+use crate::model::unifiedpush::UnifiedPush;
 
 pub use self::faults::Faults;
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub simplepush: SimplePush,
     /// Whether the push port takes TLS.
     pub tls: Tls,
+    /// What may be chosen about UnifiedPush.
+    pub unifiedpush: UnifiedPush,
     /// When VAPID tokens are refused by their expiry.
     pub vapid_clock: ClockTrust,
     /// The numbers that may be tuned.
@@ -103,6 +106,7 @@ impl Default for Config {
             broadcasts: Broadcasts::default(),
             simplepush: SimplePush::default(),
             tls: Tls::default(),
+            unifiedpush: UnifiedPush::default(),
             vapid_clock: ClockTrust::default(),
             limits: Limits::default(),
         }
@@ -187,6 +191,9 @@ mod tests {
             certificate = "/etc/edgepush/fullchain.pem"
             key = "privkey.pem"
             only = true
+            [unifiedpush]
+            lenient = true
+            matrix = true
             [vapid]
             clock = "trusted"
             [limits]
@@ -203,6 +210,10 @@ mod tests {
                 certificate: Some(PathBuf::from("/etc/edgepush/fullchain.pem")),
                 key: Some(PathBuf::from("privkey.pem")),
                 only: true,
+            },
+            unifiedpush: UnifiedPush {
+                lenient: true,
+                matrix: true,
             },
             vapid_clock: ClockTrust::Always,
             ..Config::default()

@@ -326,8 +326,13 @@ impl Agent {
 
     /// Ends a subscription at once: nothing of it is sent or kept from here on.
     pub(super) fn unsubscribe(&mut self, channel: ChannelId, out: &mut Outbox) {
-        self.channels.remove(channel);
         self.ending = Some(channel);
+        self.drop_channel(channel, out);
+    }
+
+    /// A subscription has ended in the storage.
+    pub(super) fn drop_channel(&mut self, channel: ChannelId, out: &mut Outbox) {
+        self.channels.remove(channel);
         let all = std::mem::take(&mut self.unacked).into_iter();
         let (ended, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
             all.partition(|(_, unacked)| unacked.channel == channel);

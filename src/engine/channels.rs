@@ -6,6 +6,9 @@ use crate::model::ids::ChannelId;
 use crate::model::store::Subscription;
 use crate::model::version::Version;
 
+/// How many versions ahead are written down at once where they run ahead of the version clock.
+const RESERVED: u64 = 64;
+
 /// Which subscriptions there are, how they are spelled, and which versions they have had.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
@@ -18,7 +21,7 @@ pub(super) struct Channels {
 struct Details {
     spelling: Option<Box<str>>,
     last: Option<Version>,
-    /// What of that is on flash.
+    /// What of that is on flash, and perhaps some that are to come.
     written: Option<Version>,
 }
 
@@ -96,6 +99,25 @@ impl Channels {
         *last = (*last).max(Some(version));
     }
 
+    /// The version to write down before `version` is given out, which nobody named; `None` if flash
+    /// or the version clock leads beyond it anyway.
+    ///
+    /// A burst runs ahead of the clock. Known to this memory only, it would be forgotten with a kill,
+    /// and the user agent would ignore everything until the clock has caught up.
+    pub(super) fn reserve(
+        &mut self,
+        channel: ChannelId,
+        version: Version,
+        clock: Version,
+    ) -> Option<Version> {
+        let written = &mut self.details.entry(channel).or_default().written;
+        if version <= clock || *written >= Some(version) {
+            return None;
+        }
+        *written = Version::new(version.as_u64().saturating_add(RESERVED)).or(Some(Version::MAX));
+        *written
+    }
+
     /// The versions that nothing but this memory knows, and that the version clock has not passed.
     pub(super) fn unwritten(&self, clock: Version) -> Vec<(ChannelId, Version)> {
         let unwritten = |details: &Details| {
@@ -129,6 +151,23 @@ mod tests {
         assert_eq!(channels.next_version(CHANNEL, version(200)), version(200));
         channels.note_version(CHANNEL, Version::MAX);
         assert_eq!(channels.next_version(CHANNEL, version(200)), Version::MAX);
+    }
+
+    #[test]
+    fn burst_ahead_of_the_clock_is_written_down_once_for_many_versions() {
+        let mut channels = Channels::new();
+        let clock = version(100);
+        let mut writes = Vec::new();
+        for number in 100..=300 {
+            let next = channels.next_version(CHANNEL, clock);
+            assert_eq!(next, version(number));
+            writes.extend(channels.reserve(CHANNEL, next, clock));
+            channels.note_version(CHANNEL, next);
+        }
+        assert_eq!(writes, [165, 230, 295, 360].map(version));
+        assert_eq!(channels.unwritten(clock), []);
+        let last = channels.reserve(CHANNEL, Version::MAX, clock);
+        assert_eq!(last, Some(Version::MAX));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::model::limits::Limits;
 use crate::model::message::PushMessage;
 use crate::model::simplepush::SimplePush;
 use crate::model::time::{Now, ServiceTime};
+use crate::model::unifiedpush::UnifiedPush;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 use crate::protocol::server_message;
@@ -25,6 +26,7 @@ pub(super) struct Desk {
     pub(super) limits: Limits,
     pub(super) durability: Durability,
     pub(super) simplepush: SimplePush,
+    pub(super) unifiedpush: UnifiedPush,
     pub(super) public_url: Option<BaseUrl>,
     pub(super) keyring: Keyring,
     pub(super) database: DatabaseId,
@@ -45,6 +47,7 @@ impl Desk {
             limits,
             durability,
             simplepush,
+            unifiedpush,
             public_url,
             access: _,
             keyring,
@@ -57,6 +60,7 @@ impl Desk {
             limits,
             durability,
             simplepush,
+            unifiedpush,
             public_url,
             keyring,
             database: opened.database,

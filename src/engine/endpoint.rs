@@ -1,4 +1,4 @@
-//! What an HTTP request comes to: a push message, a version update, a deletion, a websocket, or a
+//! What a request to an endpoint comes to: a push message, a version update, a deletion, or a
 //! refusal.
 
 use std::sync::Arc;
@@ -6,88 +6,36 @@ use std::sync::Arc;
 use super::agent::{Agent, Post};
 use super::outbox::{Acceptance, Fate, Waiting};
 use super::session::Session;
-use super::{Engine, Output, RequestId, Stop};
+use super::{Engine, RequestId};
 use crate::model::dialect::Dialect;
-use crate::model::ids::MessageId;
+use crate::model::ids::{MessageId, Uaid};
 use crate::model::message::{Payload, PushMessage, Ttl, Urgency};
 use crate::model::store::{Deletion, StoreOp};
 use crate::model::time::Now;
 use crate::model::version::{NewVersion, VersionUpdate};
-use crate::protocol::http::{Request, Response, Route, Upgrade};
+use crate::protocol::http::{Request, Response};
 use crate::protocol::keyring::Endpoint;
 use crate::protocol::problem::Problem;
-use crate::protocol::push_request::{self, Draft};
+use crate::protocol::push_request::{self, Draft, Manners};
 use crate::protocol::update_request::{self, UpdateDraft};
-
-/// What an endpoint can be asked to do.
-const ENDPOINT_METHODS: &str = "POST, PUT";
 
 /// The subscription that a request is about, by its URL alone.
 #[derive(Clone, Copy, Debug)]
-struct Target {
-    endpoint: Endpoint,
+pub(super) struct Target {
+    pub(super) endpoint: Endpoint,
     /// `Some`: it was minted under a database that is gone, for a user agent of this dialect.
-    lost: Option<Dialect>,
+    pub(super) lost: Option<Dialect>,
 }
 
 /// What was sent to an endpoint.
-enum Posted {
+pub(super) enum Posted {
     Message(Draft),
     Update(UpdateDraft),
 }
 
 impl Engine {
-    /// Decides on a request. The answer may come later, from the user agent or the storage.
-    pub(super) fn request(&mut self, now: Now, request: RequestId, head: Request) {
-        if self.stop != Stop::No {
-            return self.refuse(request, Problem::ShuttingDown);
-        }
-        if self.desk.out.waiting_len() >= self.desk.limits.store_queue_max {
-            return self.refuse(request, Problem::Overloaded);
-        }
-        // The path borrows from the request, whose other parts are taken apart below.
-        let path = head.path.clone();
-        let route = Route::of(&path);
-        let target = match route {
-            Route::OpenEndpoint(token) => self.target(token, Dialect::WebPush, |endpoint| {
-                endpoint.restricted_to.is_none()
-            }),
-            Route::RestrictedEndpoint(token) => self.target(token, Dialect::WebPush, |endpoint| {
-                endpoint.restricted_to.is_some()
-            }),
-            Route::UpdateEndpoint(token) => self.target(token, Dialect::SimplePush, |_| true),
-            Route::Message(token) if head.method == "DELETE" => {
-                return self.delete_message(now, request, token);
-            }
-            Route::Message(_) => {
-                return self.respond(request, Response::method_not_allowed("DELETE"));
-            }
-            Route::Other => return self.other(request, &head),
-        };
-        if matches!(head.method.as_str(), "POST" | "PUT") {
-            self.post(now, request, target, head);
-        } else {
-            self.respond(request, Response::method_not_allowed(ENDPOINT_METHODS));
-        }
-    }
-
-    /// A websocket may be opened on any path that is not used otherwise.
-    fn other(&mut self, request: RequestId, head: &Request) {
-        let known_url = self.desk.public_url.is_some() || head.base_url.is_some();
-        match (head.upgrade, head.path.as_str()) {
-            (Upgrade::BadWebsocket, _) => self.refuse(request, Problem::BadHandshake),
-            (Upgrade::Websocket, _) if !self.access.allows(head.peer) => {
-                self.refuse(request, Problem::WebsocketForbidden);
-            }
-            (Upgrade::Websocket, _) if !known_url => self.refuse(request, Problem::BadHost),
-            (Upgrade::Websocket, _) => self.respond(request, Response::empty(101)),
-            (Upgrade::None, "/") => self.respond(request, Response::not_a_website()),
-            (Upgrade::None, _) => self.refuse(request, Problem::NoSuchRoute),
-        }
-    }
-
     /// The subscription behind a token, if it belongs on this kind of path.
-    fn target(
+    pub(super) fn target(
         &self,
         token: &str,
         dialect: Dialect,
@@ -104,32 +52,26 @@ impl Engine {
     /// The order of the checks is the main service's: token, authorization, subscription, then the
     /// message itself. Whether an absent user agent has the subscription only the storage knows,
     /// so there a fault of the message waits for that answer.
-    fn post(&mut self, now: Now, request: RequestId, target: Option<Target>, head: Request) {
-        let Some(target) = target else {
-            return self.refuse(request, Problem::BadToken);
-        };
+    pub(super) fn post(&mut self, now: Now, request: RequestId, target: &Target, head: Request) {
         let endpoint = &target.endpoint;
         if let Err(problem) = self.authorize(now, endpoint, &head) {
             return self.refuse(request, problem);
         }
         let base_url = head.base_url.clone();
-        let posted = read(head);
-        let subscribed = self
-            .agent_of(endpoint)
-            .map(|agent| agent.channels.contains(endpoint.channel));
+        let posted = read(head, self.manners(endpoint));
+        let subscribed = self.is_subscribed(target);
         let posted = match (posted, subscribed) {
             (_, Some(false)) if target.lost.is_none() => {
                 return self.refuse(request, Problem::NoSubscription);
             }
             (Err(problem), Some(true)) => return self.refuse(request, problem),
-            (Err(problem), _) => return self.find(request, &target, problem),
+            (Err(problem), _) => return self.find(request, target, problem),
             (Ok(posted), _) => posted,
         };
 
         let is_update = matches!(posted, Posted::Update(_));
         let message = self.accept_posted(now, endpoint, posted);
-        let held = self.desk.out.held_bytes();
-        if held.saturating_add(message.cost_bytes()) > self.desk.limits.held_bytes_max {
+        if !self.has_room_for(&message) {
             return self.refuse(request, Problem::Overloaded);
         }
         let acceptance = if is_update {
@@ -147,11 +89,40 @@ impl Engine {
         };
         self.desk.out.open_request(request, acceptance);
         let post = Post { request, message };
-        self.route_message(now, &target, post, subscribed == Some(true));
+        self.route_message(now, target, post, subscribed == Some(true));
+    }
+
+    /// What a message to this endpoint must say of itself. Whoever restricts a subscription to a key
+    /// wants to know who posts, and what is not encrypted can have been read on the way.
+    fn manners(&self, endpoint: &Endpoint) -> Manners {
+        if self.desk.unifiedpush.lenient && endpoint.restricted_to.is_none() {
+            Manners::Lenient
+        } else {
+            Manners::Strict
+        }
+    }
+
+    /// Whether a user agent that is here has the subscription; `None` if it is away.
+    pub(super) fn is_subscribed(&self, target: &Target) -> Option<bool> {
+        let endpoint = &target.endpoint;
+        let agent = self.agent_of(endpoint)?;
+        Some(agent.channels.contains(endpoint.channel))
+    }
+
+    /// Whether memory has room for one more message.
+    pub(super) fn has_room_for(&self, message: &PushMessage) -> bool {
+        let held = self.desk.out.held_bytes();
+        held.saturating_add(message.cost_bytes()) <= self.desk.limits.held_bytes_max
     }
 
     /// Hands an accepted message to its user agent, to the storage, or to nobody.
-    fn route_message(&mut self, now: Now, target: &Target, post: Post, subscribed: bool) {
+    pub(super) fn route_message(
+        &mut self,
+        now: Now,
+        target: &Target,
+        post: Post,
+        subscribed: bool,
+    ) {
         let Target { endpoint, lost } = target;
         if post.message.ttl.is_zero() {
             // Now or never: nothing is kept, so nothing is held either.
@@ -185,7 +156,12 @@ impl Engine {
         }
     }
 
-    fn accept_posted(&mut self, now: Now, endpoint: &Endpoint, posted: Posted) -> Arc<PushMessage> {
+    pub(super) fn accept_posted(
+        &mut self,
+        now: Now,
+        endpoint: &Endpoint,
+        posted: Posted,
+    ) -> Arc<PushMessage> {
         let (ttl, topic, urgency, payload) = match posted {
             Posted::Message(draft) => (draft.ttl, draft.topic, draft.urgency, draft.payload),
             Posted::Update(UpdateDraft { version, data }) => {
@@ -206,13 +182,14 @@ impl Engine {
         let agent = self.agent_of(endpoint);
         let speaks_simplepush = agent.is_some_and(|agent| agent.dialect() == Dialect::SimplePush);
         let (topic, payload) = match payload {
-            Payload::Empty | Payload::Encrypted(_) if speaks_simplepush => {
+            Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_) if speaks_simplepush => {
                 let update = VersionUpdate::bare(self.next_version(endpoint));
                 (None, Payload::Update(update))
             }
-            payload @ (Payload::Empty | Payload::Encrypted(_) | Payload::Update(_)) => {
-                (topic, payload)
-            }
+            payload @ (Payload::Empty
+            | Payload::Encrypted(_)
+            | Payload::Raw(_)
+            | Payload::Update(_)) => (topic, payload),
         };
         if let (Some(update), Some((agent, _))) = (payload.update(), self.agent_of_mut(endpoint)) {
             let version = update.version.version();
@@ -231,23 +208,28 @@ impl Engine {
 
     /// The version of an update that names none (R26). Of a user agent that is here and has read
     /// all that waited for it, all versions are known; of others only the storage knows them.
-    fn next_version(&self, endpoint: &Endpoint) -> NewVersion {
+    fn next_version(&mut self, endpoint: &Endpoint) -> NewVersion {
         let clock = self.desk.version_clock.version();
-        match self.agent_of(endpoint) {
-            None => NewVersion::AtLeast(clock),
-            Some(agent) => {
-                let next = agent.channels.next_version(endpoint.channel, clock);
-                if agent.is_live() {
-                    NewVersion::Exact(next)
-                } else {
-                    NewVersion::AtLeast(next)
-                }
-            }
+        let Endpoint { uaid, channel, .. } = *endpoint;
+        let Some((agent, desk)) = self.agent_of_mut(endpoint) else {
+            return NewVersion::AtLeast(clock);
+        };
+        let next = agent.channels.next_version(channel, clock);
+        if !agent.is_live() {
+            return NewVersion::AtLeast(next);
         }
+        if let Some(reserved) = agent.channels.reserve(channel, next, clock) {
+            let op = StoreOp::SaveVersions {
+                uaid,
+                versions: vec![(channel, reserved)],
+            };
+            desk.out.store(op, Waiting::Nobody);
+        }
+        NewVersion::Exact(next)
     }
 
     /// An application server takes back a message of its own. One that is already gone is no error.
-    fn delete_message(&mut self, now: Now, request: RequestId, token: &str) {
+    pub(super) fn delete_message(&mut self, now: Now, request: RequestId, token: &str) {
         let id = self.desk.keyring.open_message(self.desk.database, token);
         let Some(id) = id else {
             return self.refuse(request, Problem::InvalidMessageId);
@@ -298,6 +280,11 @@ impl Engine {
         self.sessions.get(session).and_then(Session::agent)
     }
 
+    pub(super) fn agent_mut(&mut self, uaid: Uaid) -> Option<&mut Agent> {
+        let session = self.newest.get(&uaid)?;
+        self.sessions.get_mut(session)?.agent_mut()
+    }
+
     fn agent_of_mut(
         &mut self,
         endpoint: &Endpoint,
@@ -306,23 +293,15 @@ impl Engine {
         let agent = self.sessions.get_mut(session)?.agent_mut()?;
         Some((agent, &mut self.desk))
     }
-
-    fn refuse(&mut self, request: RequestId, problem: Problem) {
-        self.desk.out.respond_problem(request, problem);
-    }
-
-    fn respond(&mut self, request: RequestId, response: Response) {
-        self.desk.out.push(Output::Respond { request, response });
-    }
 }
 
 /// What a POST or a PUT to an endpoint says.
-fn read(head: Request) -> Result<Posted, Problem> {
+fn read(head: Request, manners: Manners) -> Result<Posted, Problem> {
     if head.method == "PUT" {
         let update = update_request::read(&head.headers, head.query.as_deref(), head.body)?;
         return Ok(Posted::Update(update));
     }
-    push_request::read(&head.headers, head.body).map(Posted::Message)
+    push_request::read(&head.headers, head.body, manners).map(Posted::Message)
 }
 
 #[cfg(test)]

@@ -179,6 +179,8 @@ pub enum CloseReason {
     Refused(Refusal),
     /// A SimplePush user agent that will be woken by a datagram.
     WillBeWoken,
+    /// The user agent has ended its registration over HTTP.
+    Deregistered,
     /// Application pings in too quick a succession.
     PingTooSoon,
     /// A binary message.
@@ -195,6 +197,7 @@ impl CloseReason {
     /// The close code (RFC 6455 section 7.4; which one for what: PROTOCOL.md part 3, 4.2).
     pub const fn code(self) -> u16 {
         match self {
+            Self::Deregistered => 1000,
             Self::GoingAway => 1001,
             Self::MessageTooLong | Self::ProtocolViolation => 1002,
             Self::BinaryMessage => 1003,
@@ -223,6 +226,7 @@ impl CloseReason {
             Self::SecondHello => "only one hello per websocket",
             Self::Refused(refusal) => refusal.as_str(),
             Self::WillBeWoken => "UDP Wakeup",
+            Self::Deregistered => "this user agent has ended its registration",
             Self::PingTooSoon => "pings come too quickly",
             Self::BinaryMessage => "messages must be text frames",
             Self::MessageTooLong => {

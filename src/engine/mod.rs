@@ -16,7 +16,11 @@ mod deadlines;
 mod desk;
 mod endpoint;
 mod event;
+mod matrix;
 mod outbox;
+mod parts;
+mod registration;
+mod routes;
 mod session;
 mod simplepush;
 mod sleep;
@@ -44,6 +48,7 @@ use crate::model::limits::Limits;
 use crate::model::simplepush::SimplePush;
 use crate::model::store::{Opened, StoreError, StoreOp};
 use crate::model::time::Now;
+use crate::model::unifiedpush::UnifiedPush;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 
@@ -88,6 +93,8 @@ pub struct Settings {
     pub durability: Durability,
     /// What may be chosen about SimplePush.
     pub simplepush: SimplePush,
+    /// What may be chosen about UnifiedPush.
+    pub unifiedpush: UnifiedPush,
     /// What endpoint URLs start with; `None`: as the user agent itself reached us.
     pub public_url: Option<BaseUrl>,
     /// Who may open a websocket.

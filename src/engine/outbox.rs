@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::counters::Counters;
+use super::parts::{Part, Wholes};
+use super::registration::Step;
 use super::{CloseReason, Output, RequestId, SessionId};
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, Uaid};
@@ -33,6 +35,7 @@ pub(super) struct Outbox {
     waiting: VecDeque<Waiting>,
     /// Requests that have no answer yet, with the answer they get if all goes well.
     open_requests: HashMap<RequestId, Acceptance>,
+    wholes: Wholes,
     /// Acked messages that are still on flash.
     deletions: Vec<Deletion>,
     deletions_due: Option<Instant>,
@@ -66,6 +69,8 @@ pub(super) enum Waiting {
         request: RequestId,
         problem: Option<Problem>,
     },
+    /// A user agent's request about its registration.
+    Registration(RequestId, Step),
     /// A session that catches up.
     Page(SessionId),
     /// Deletions, to be tried again if they fail; the session waits where it sent too many.
@@ -78,7 +83,7 @@ pub(super) enum Waiting {
     /// Who sleeps.
     Sleepers,
     /// A session whose user agent will be woken by a datagram.
-    Sleep(SessionId),
+    Sleep(SessionId, Uaid),
     /// Nobody.
     Nobody,
 }
@@ -100,6 +105,8 @@ pub(super) enum Acceptance {
     Message(Response),
     /// Of a version update: another one where it is only stored.
     Update { stored_status: u16 },
+    /// Of one of the push messages that a request comes to.
+    Part(Part),
 }
 
 impl Outbox {
@@ -108,6 +115,7 @@ impl Outbox {
             outputs: VecDeque::new(),
             waiting: VecDeque::new(),
             open_requests: HashMap::new(),
+            wholes: Wholes::default(),
             deletions: Vec::new(),
             deletions_due: None,
             held_bytes: 0,
@@ -135,7 +143,10 @@ impl Outbox {
 
     pub(super) fn close(&mut self, session: SessionId, reason: CloseReason) {
         match reason {
-            CloseReason::GoingAway | CloseReason::Superseded | CloseReason::WillBeWoken => {}
+            CloseReason::GoingAway
+            | CloseReason::Superseded
+            | CloseReason::WillBeWoken
+            | CloseReason::Deregistered => {}
             CloseReason::HelloTimeout | CloseReason::PongTimeout => {
                 Counters::add(&mut self.counters.websockets_timed_out);
             }
@@ -167,36 +178,71 @@ impl Outbox {
     pub(super) fn accept_stored(&mut self, request: RequestId) {
         let status = match self.open_requests.get(&request) {
             Some(Acceptance::Update { stored_status }) => *stored_status,
-            Some(Acceptance::Message(_)) | None => 201,
+            Some(Acceptance::Message(_) | Acceptance::Part(_)) | None => 201,
         };
         self.accept_as(request, status);
     }
 
     fn accept_as(&mut self, request: RequestId, update_status: u16) {
-        let response = match self.open_requests.remove(&request) {
-            None => return,
-            Some(Acceptance::Message(response)) => response,
-            Some(Acceptance::Update { .. }) => Response::updated(update_status),
+        let Some(acceptance) = self.open_requests.remove(&request) else {
+            return;
         };
         Counters::add(&mut self.counters.messages_accepted);
+        let response = match acceptance {
+            Acceptance::Message(response) => response,
+            Acceptance::Update { .. } => Response::updated(update_status),
+            Acceptance::Part(part) => return self.end_part(part, None),
+        };
         self.push(Output::Respond { request, response });
+    }
+
+    /// Opens a request that comes to `parts` push messages, at least one; see
+    /// [`open_part`](Self::open_part).
+    pub(super) fn open_whole(&mut self, request: RequestId, parts: usize) {
+        self.wholes.open(request, parts);
+    }
+
+    /// Opens one of them under a name of its own; it is answered as any other request is, and the
+    /// last answer of all makes that of the whole.
+    pub(super) fn open_part(&mut self, whole: RequestId, pushkey: Box<str>) -> RequestId {
+        let name = self.wholes.name_part();
+        let part = Part { whole, pushkey };
+        self.open_request(name, Acceptance::Part(part));
+        name
+    }
+
+    fn end_part(&mut self, part: Part, problem: Option<Problem>) {
+        if let Some((request, response)) = self.wholes.end(part, problem) {
+            self.push(Output::Respond { request, response });
+        }
     }
 
     /// Answers an open request with a problem. One that has its answer gets no second.
     pub(super) fn refuse(&mut self, request: RequestId, problem: Problem) {
-        if self.open_requests.remove(&request).is_some() {
-            self.respond_problem(request, problem);
+        match self.open_requests.remove(&request) {
+            None => {}
+            Some(Acceptance::Part(part)) => {
+                self.count_problem(problem);
+                self.end_part(part, Some(problem));
+            }
+            Some(Acceptance::Message(_) | Acceptance::Update { .. }) => {
+                self.respond_problem(request, problem);
+            }
         }
     }
 
     /// Answers a request that was never opened with a problem.
     pub(super) fn respond_problem(&mut self, request: RequestId, problem: Problem) {
+        self.count_problem(problem);
+        let response = problem.into();
+        self.push(Output::Respond { request, response });
+    }
+
+    fn count_problem(&mut self, problem: Problem) {
         match problem.wire().status {
             429 | 503 => Counters::add(&mut self.counters.messages_turned_away),
             _ => Counters::add(&mut self.counters.messages_refused),
         }
-        let response = problem.into();
-        self.push(Output::Respond { request, response });
     }
 
     /// Asks the storage thread for `op`. Deletions that have gathered go before it.

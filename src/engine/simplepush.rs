@@ -1,10 +1,12 @@
 //! What a SimplePush user agent's websocket has of its own: its hello, its acks, and answers to what
 //! is wrong (PROTOCOL.md part 2, rules R4 to R23).
 
+use super::agent::Agent;
 use super::outbox::Waiting;
 use super::session::{SimplePushFacts, State};
 use super::{CloseReason, Engine, SessionId};
 use crate::model::dialect::Dialect;
+use crate::model::ids::Uaid;
 use crate::model::store::StoreOp;
 use crate::model::time::Now;
 use crate::model::wakeup::Wakeup;
@@ -163,23 +165,99 @@ impl Engine {
             .is_some_and(|agent| agent.is_quiet() && !agent.channels.is_empty());
         if let Some(wakeup) = wakeup.filter(|_| may_sleep && self.sleep.has_room()) {
             let op = StoreOp::Sleep { uaid, wakeup };
-            self.desk.out.store(op, Waiting::Sleep(id));
+            self.desk.out.store(op, Waiting::Sleep(id, uaid));
         }
     }
 
-    /// It is written down: the user agent may go, unless something has happened since.
-    pub(super) fn may_sleep(&mut self, id: SessionId, written: bool) {
-        let Some((session, uaid)) = self.named(id).filter(|_| written) else {
+    /// It is written down: the user agent may go, unless something has happened since. Then that is
+    /// taken back, or it would be woken after a restart wherever it is by then.
+    pub(super) fn may_sleep(&mut self, id: SessionId, uaid: Uaid, written: bool) {
+        if !written {
             return;
-        };
-        let facts = session.simplepush.as_deref();
-        let Some(wakeup) = facts.and_then(|facts| facts.wakeup.clone()) else {
-            return;
-        };
-        let is_quiet = session.agent().is_some_and(|agent| agent.is_quiet());
-        self.sleep.add(uaid, wakeup);
-        if is_quiet {
-            self.close(id, CloseReason::WillBeWoken);
         }
+        let session = self.sessions.get(&id);
+        let quiet = session.filter(|session| session.agent().is_some_and(Agent::is_quiet));
+        let facts = quiet.and_then(|session| session.simplepush.as_deref());
+        if let Some(wakeup) = facts.and_then(|facts| facts.wakeup.clone()) {
+            self.sleep.add(uaid, wakeup);
+            self.close(id, CloseReason::WillBeWoken);
+        } else {
+            self.desk
+                .out
+                .store(StoreOp::Woken { uaid }, Waiting::Nobody);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::engine::testing::{Out, PEER, Table};
+    use crate::engine::{CloseReason, Input, SessionId};
+    use crate::model::limits::Limits;
+    use crate::model::simplepush::SimplePush;
+    use crate::model::store::{StoreError, StoreOp, StoreReply};
+    use crate::protocol::push_request::PushHeaders;
+
+    /// Idle for so long that it is about to be let go of: the session, and its endpoint.
+    fn drowsy(table: &mut Table) -> (u64, String) {
+        let id = table.open();
+        let hello = format!(
+            r#"{{"messageType":"hello","channelIDs":[],"wakeup_hostport":{{"ip":"{PEER}","port":9}}}}"#
+        );
+        table.say(id, &hello);
+        let endpoint = table.register(id, 1);
+        let idle = Limits::default().udp_idle + Duration::from_secs(1);
+        assert_eq!(table.pass(idle), []);
+        assert!(matches!(table.asked.as_slice(), [StoreOp::Sleep { .. }]));
+        (id, endpoint)
+    }
+
+    fn with_wakeup() -> Table {
+        let simplepush = SimplePush {
+            udp_wakeup: true,
+            ..SimplePush::default()
+        };
+        let mut table = Table::with_simplepush(simplepush);
+        table.stored(vec![StoreReply::Sleepers(Vec::new())]);
+        table
+    }
+
+    #[test]
+    fn idle_user_agent_is_let_go_of_when_it_is_written_down_how_to_wake_it() {
+        let mut table = with_wakeup();
+        let (id, _) = drowsy(&mut table);
+        let closed = [Out::Closed(id, CloseReason::WillBeWoken)];
+        assert_eq!(table.stored(vec![StoreReply::Done]), closed);
+        assert!(table.asked.is_empty());
+    }
+
+    #[test]
+    fn user_agent_that_was_gone_before_it_could_be_let_go_of_does_not_count_as_asleep() {
+        let mut table = with_wakeup();
+        let session = SessionId(drowsy(&mut table).0);
+        table.input(Input::Gone { session });
+        assert_eq!(table.stored(vec![StoreReply::Done]), []);
+        assert!(matches!(table.asked.as_slice(), [StoreOp::Woken { .. }]));
+    }
+
+    #[test]
+    fn user_agent_that_was_sent_something_before_it_could_be_let_go_of_stays() {
+        let mut table = with_wakeup();
+        let (_, endpoint) = drowsy(&mut table);
+        let (_, outs) = table.request("PUT", &endpoint, PushHeaders::default());
+        assert!(matches!(outs.as_slice(), [Out::Sent(..)]));
+        assert_eq!(table.stored(vec![StoreReply::Done]), []);
+        assert!(matches!(table.asked.as_slice(), [StoreOp::Woken { .. }]));
+    }
+
+    #[test]
+    fn user_agent_of_which_it_cannot_be_written_down_how_to_wake_it_stays() {
+        let mut table = with_wakeup();
+        drowsy(&mut table);
+        let failed = StoreReply::Failed(StoreError::DiskFull);
+        assert_eq!(table.stored(vec![failed]), []);
+        assert!(table.asked.is_empty());
     }
 }

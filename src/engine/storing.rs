@@ -6,6 +6,7 @@ use super::session::Session;
 use super::{
     CloseReason, Engine, Output, RequestId, SWEEP_INTERVAL, SWEEP_MESSAGES_MAX, SessionId,
 };
+use crate::model::ids::Uaid;
 use crate::model::store::{EnqueueOutcome, StoreReply};
 use crate::model::time::Now;
 use crate::protocol::problem::Problem;
@@ -45,22 +46,13 @@ impl Engine {
                 fate,
                 cost_bytes,
             } => {
-                let outcome = if let StoreReply::Enqueued(outcome) = reply {
-                    Some(outcome)
-                } else {
-                    None
-                };
                 self.desk.out.release(cost_bytes);
-                self.message_kept(fate, outcome);
-                self.wake(now, uaid);
-                let fetcher = fate
-                    .fetched_by
-                    .and_then(|session| self.sessions.get_mut(&session));
-                if let Some(agent) = fetcher.and_then(Session::agent_mut) {
-                    agent.kept(now, &mut self.desk);
-                }
+                self.message_stored(now, uaid, fate, &reply);
             }
             Waiting::Find { request, problem } => self.found(request, problem, &reply),
+            Waiting::Registration(request, step) => {
+                self.registration_stored(request, step, &reply);
+            }
             Waiting::Page(session) => self.page(now, session, reply),
             Waiting::Deleted { deletions, resume } => {
                 if reply != StoreReply::Done {
@@ -81,8 +73,29 @@ impl Engine {
                     self.sleepers_loaded(now, sleepers);
                 }
             }
-            Waiting::Sleep(session) => self.may_sleep(session, reply == StoreReply::Done),
+            Waiting::Sleep(session, uaid) => {
+                self.may_sleep(session, uaid, reply == StoreReply::Done);
+            }
             Waiting::Nobody => {}
+        }
+    }
+
+    fn message_stored(&mut self, now: Now, uaid: Uaid, fate: Fate, reply: &StoreReply) {
+        let outcome = if let StoreReply::Enqueued(outcome) = reply {
+            Some(*outcome)
+        } else {
+            None
+        };
+        self.message_kept(fate, outcome);
+        // What was refused is nothing to wake anybody for.
+        if outcome.is_some_and(EnqueueOutcome::is_kept) {
+            self.wake(now, uaid);
+        }
+        let fetcher = fate
+            .fetched_by
+            .and_then(|session| self.sessions.get_mut(&session));
+        if let Some(agent) = fetcher.and_then(Session::agent_mut) {
+            agent.kept(now, &mut self.desk);
         }
     }
 

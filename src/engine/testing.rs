@@ -11,6 +11,7 @@ use crate::model::limits::Limits;
 use crate::model::simplepush::SimplePush;
 use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply, Subscription};
 use crate::model::time::{Now, ServiceTime, UnixTime};
+use crate::model::unifiedpush::UnifiedPush;
 use crate::model::version::Version;
 use crate::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
 use crate::protocol::keyring::Keyring;
@@ -54,6 +55,14 @@ impl Table {
     }
 
     pub(super) fn with(limits: Limits, durability: Durability) -> Self {
+        Self::of(limits, durability, SimplePush::default())
+    }
+
+    pub(super) fn with_simplepush(simplepush: SimplePush) -> Self {
+        Self::of(Limits::default(), Durability::Strict, simplepush)
+    }
+
+    fn of(limits: Limits, durability: Durability, simplepush: SimplePush) -> Self {
         let now = Now {
             monotonic: Instant::now(),
             wall: UnixTime::from_secs(0),
@@ -62,7 +71,8 @@ impl Table {
         let settings = Settings {
             limits,
             durability,
-            simplepush: SimplePush::default(),
+            simplepush,
+            unifiedpush: UnifiedPush::default(),
             public_url: None,
             access: Access::default(),
             keyring: keyring(),
@@ -73,13 +83,15 @@ impl Table {
                 version_clock: Version::from_secs(0),
             },
         };
-        Self {
+        let mut table = Self {
             engine: Engine::new(now, settings).unwrap(),
             now,
             names: 0,
             reached_by: "pi",
             asked: Vec::new(),
-        }
+        };
+        assert_eq!(table.input(Input::Timeout), []);
+        table
     }
 
     pub(super) fn input(&mut self, input: Input<'_>) -> Vec<Out> {
@@ -227,6 +239,7 @@ impl Table {
             upgrade: Upgrade::None,
             headers,
             body: Body::Whole(Vec::new()),
+            random: Some([u8::try_from(id).unwrap(); 24]),
         };
         let outs = self.input(Input::Request {
             request: RequestId(id),

@@ -89,6 +89,11 @@ impl Gateway {
         &self.limits
     }
 
+    /// Most bytes of a request's body that are worth reading.
+    pub(super) fn body_bytes_max(&self, method: &str, path: &str) -> usize {
+        self.engine.borrow().body_bytes_max(method, path)
+    }
+
     /// Runs `task` beside all others.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         self.executor.spawn(task).detach();

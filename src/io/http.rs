@@ -11,9 +11,9 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{
-    ACCESS_CONTROL_REQUEST_HEADERS, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONNECTION, HOST, HeaderMap,
+    HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,13 +22,14 @@ use smol::Timer;
 use smol::future::{or, poll_fn};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
+use super::entropy;
 use super::gateway::{Gateway, Place};
 use super::stream::Stream;
 use super::websocket;
-use crate::model::limits::{BODY_BYTES_MAX, UPDATE_FORM_BYTES_MAX};
 use crate::protocol::http::{BaseUrl, Request, Response, Scheme, Upgrade};
 use crate::protocol::problem::Problem;
 use crate::protocol::push_request::{Body, PushHeaders};
+use crate::protocol::route::Route;
 
 /// Largest request head, in bytes: a VAPID token and both encryption headers take about 1 KiB.
 /// hyper accepts no less than 8 KiB.
@@ -116,13 +117,16 @@ async fn answer(
     opened: &RefCell<Option<Opened>>,
     unread: &Cell<bool>,
 ) -> hyper::Response<Full<Bytes>> {
-    if let Some(refusal) = link.refusal {
-        unread.set(true);
-        return to_hyper(refusal.into(), true);
-    }
     let (head, body) = request.into_parts();
     let origin = text(&head.headers, &ORIGIN);
-    if head.method == Method::OPTIONS {
+    if let Some(refusal) = link.refusal {
+        unread.set(true);
+        let mut response = Response::from(refusal);
+        response.allow_origin(origin.as_deref());
+        return to_hyper(response, true);
+    }
+    let is_preflight = head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    if head.method == Method::OPTIONS && is_preflight {
         let requested = text(&head.headers, &ACCESS_CONTROL_REQUEST_HEADERS);
         let mut response = Response::preflight(requested.as_deref());
         response.allow_origin(origin.as_deref());
@@ -130,31 +134,23 @@ async fn answer(
     }
     let upgrade = upgrade(&head.method, head.version, &head.headers);
     let base_url = text(&head.headers, &HOST).and_then(|host| BaseUrl::of_host(link.scheme, &host));
-    let simplepush_path = head.uri.path() == SIMPLEPUSH_PATH;
-    let bytes_max = if head.method == Method::PUT {
-        UPDATE_FORM_BYTES_MAX
-    } else {
-        BODY_BYTES_MAX
-    };
-    let body = read_body(
-        &head.method,
-        body,
-        bytes_max,
-        gateway.limits().request_timeout,
-    )
-    .await;
+    let path = head.uri.path();
+    let simplepush_path = path == SIMPLEPUSH_PATH;
+    let bytes_max = gateway.body_bytes_max(head.method.as_str(), path);
+    let body = read_body(body, bytes_max, gateway.limits().request_timeout).await;
     // What was not read cannot be skipped over: the next request would start inside of it.
     unread.set(!matches!(body, Body::Whole(_)));
     let mut response = gateway
         .request(Request {
             peer: link.peer,
             method: head.method.as_str().to_owned(),
-            path: head.uri.path().to_owned(),
+            path: path.to_owned(),
             query: head.uri.query().map(str::to_owned),
             base_url: base_url.clone(),
             upgrade,
             headers: push_headers(&head.headers),
             body,
+            random: Route::of(path).mints_names().then(entropy::random),
         })
         .await;
     if response.status == 101 {
@@ -169,14 +165,9 @@ async fn answer(
     to_hyper(response, unread.get())
 }
 
-/// Reads a body that can be one of a push message; other methods carry none that matters.
-async fn read_body(
-    method: &Method,
-    mut body: Incoming,
-    bytes_max: usize,
-    timeout: Duration,
-) -> Body {
-    if method != Method::POST && method != Method::PUT {
+/// Reads a body of which at most so many bytes matter; where that is none, it is not looked at.
+async fn read_body(mut body: Incoming, bytes_max: usize, timeout: Duration) -> Body {
+    if bytes_max == 0 {
         return Body::Whole(Vec::new());
     }
     if body.size_hint().lower() > bytes_max as u64 {

@@ -11,6 +11,21 @@ use std::time::Duration;
 pub const BODY_BYTES_MAX: usize = 5630;
 const _: () = assert!(BODY_BYTES_MAX >= 4096);
 
+/// Largest body that is no encrypted one, in bytes: UnifiedPush's limit (SERV_1.2.0).
+pub const RAW_BODY_BYTES_MAX: usize = 4096;
+const _: () = assert!(RAW_BODY_BYTES_MAX <= BODY_BYTES_MAX);
+
+/// Largest body of a Matrix notification, in bytes: it can hold a whole Matrix event, which is 65,536
+/// at most, and names around it. Read only where `unifiedpush.matrix` is on.
+pub const NOTIFY_BYTES_MAX: usize = 68 << 10;
+
+/// Most devices of one Matrix notification. Homeservers send one at a time.
+pub const NOTIFY_DEVICES_MAX: usize = 16;
+
+/// How long a Matrix notification is kept, in seconds: as long as a homeserver goes on trying itself
+/// (Synapse gives up after a day).
+pub const NOTIFY_TTL_SECS: u64 = 24 * 60 * 60;
+
 /// Longest `data` of a version update, in bytes (pushgo `max_data_len`).
 pub const UPDATE_DATA_BYTES_MAX: usize = 4096;
 

@@ -36,6 +36,7 @@ impl PushMessage {
     pub fn cost_bytes(&self) -> usize {
         let payload = match &self.payload {
             Payload::Empty => 0,
+            Payload::Raw(body) => body.len(),
             Payload::Encrypted(content) => content.len_bytes(),
             Payload::Update(update) => update.data.as_ref().map_or(0, |data| data.len()),
         };
@@ -64,6 +65,8 @@ pub enum Payload {
     Empty,
     /// A body that only the user agent can read.
     Encrypted(Content),
+    /// A body that says nothing of what it is (UnifiedPush without encryption); never empty.
+    Raw(Box<[u8]>),
     /// The channel has a new version (SimplePush). Of one channel only the highest is kept.
     Update(VersionUpdate),
 }
@@ -73,7 +76,7 @@ impl Payload {
     pub const fn update(&self) -> Option<&VersionUpdate> {
         match self {
             Self::Update(update) => Some(update),
-            Self::Empty | Self::Encrypted(_) => None,
+            Self::Empty | Self::Encrypted(_) | Self::Raw(_) => None,
         }
     }
 
@@ -81,7 +84,15 @@ impl Payload {
     pub const fn content(&self) -> Option<&Content> {
         match self {
             Self::Encrypted(content) => Some(content),
-            Self::Empty | Self::Update(_) => None,
+            Self::Empty | Self::Raw(_) | Self::Update(_) => None,
+        }
+    }
+
+    /// The raw body, if there is one.
+    pub const fn raw(&self) -> Option<&[u8]> {
+        match self {
+            Self::Raw(body) => Some(body),
+            Self::Empty | Self::Encrypted(_) | Self::Update(_) => None,
         }
     }
 }

@@ -12,5 +12,6 @@ pub mod public_url;
 pub mod simplepush;
 pub mod store;
 pub mod time;
+pub mod unifiedpush;
 pub mod version;
 pub mod wakeup;

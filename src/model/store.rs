@@ -247,6 +247,16 @@ pub enum EnqueueOutcome {
     StoreFull,
 }
 
+impl EnqueueOutcome {
+    /// Whether the message is on flash.
+    pub const fn is_kept(self) -> bool {
+        match self {
+            Self::Kept | Self::KeptAndRestored => true,
+            Self::NoSubscription | Self::QueueFull | Self::StoreFull => false,
+        }
+    }
+}
+
 /// Why nothing was done. Each is a state of the disk, not a fault of the operation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum StoreError {

@@ -1,5 +1,5 @@
-//! Requests and answers of everything on the push port, without a socket: routes, the headers that
-//! every answer carries, cross-origin rules.
+//! Requests and answers of everything on the push port, without a socket: the headers that every
+//! answer carries, cross-origin rules. Which path means what is `route`'s.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,12 @@ pub struct Request {
     pub headers: PushHeaders,
     /// Its body.
     pub body: Body,
+    /// Fresh random bytes, where [`Route::mints_names`](super::route::Route::mints_names).
+    pub random: Option<[u8; NAMES_BYTES]>,
 }
+
+/// Random bytes of a UAID and of a channel ID.
+pub const NAMES_BYTES: usize = 8 + 16;
 
 /// Whether a request asks for a websocket (RFC 6455 section 4.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,48 +44,6 @@ pub enum Upgrade {
     Websocket,
     /// It does, but without what the handshake needs.
     BadWebsocket,
-}
-
-/// What is behind a path of the push port.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Route<'a> {
-    /// `/wpush/v1/TOKEN` and `/wpush/TOKEN`: anybody may post.
-    OpenEndpoint(&'a str),
-    /// `/wpush/v2/TOKEN`: only the owner of a VAPID key may post.
-    RestrictedEndpoint(&'a str),
-    /// `/update/TOKEN`, `/spush/v1/TOKEN`, `/spush/TOKEN`: of a SimplePush user agent.
-    UpdateEndpoint(&'a str),
-    /// `/m/TOKEN`: a push message that was accepted.
-    Message(&'a str),
-    /// Anything else.
-    Other,
-}
-
-impl<'a> Route<'a> {
-    /// What is behind `path`.
-    pub fn of(path: &'a str) -> Self {
-        let mut parts = path.split('/');
-        // A path starts with a slash, so the first part is empty.
-        match (
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-        ) {
-            (Some(""), Some("wpush"), Some("v1"), Some(token), None) => Self::OpenEndpoint(token),
-            (Some(""), Some("wpush"), Some("v2"), Some(token), None) => {
-                Self::RestrictedEndpoint(token)
-            }
-            (Some(""), Some("wpush"), Some(token), None, None) => Self::OpenEndpoint(token),
-            (Some(""), Some("spush"), Some("v1"), Some(token), None)
-            | (Some(""), Some("spush" | "update"), Some(token), None, None) => {
-                Self::UpdateEndpoint(token)
-            }
-            (Some(""), Some("m"), Some(token), None, None) => Self::Message(token),
-            _ => Self::Other,
-        }
-    }
 }
 
 /// What the peer reached us by.
@@ -168,6 +131,15 @@ impl Response {
         }
     }
 
+    /// A JSON text.
+    pub fn json(status: u16, body: impl Into<String>) -> Self {
+        Self {
+            status,
+            headers: vec![("Content-Type", "application/json".to_owned())],
+            body: body.into(),
+        }
+    }
+
     /// A push message is accepted: RFC 8030 section 5.
     pub fn accepted(location: String, ttl_secs: u32) -> Self {
         Self {
@@ -179,10 +151,20 @@ impl Response {
 
     /// A version update is accepted: PROTOCOL.md part 2, R24.
     pub fn updated(status: u16) -> Self {
+        Self::json(status, "{}")
+    }
+
+    /// An endpoint of UnifiedPush, for an application server that asks (SERV_1.2.0).
+    pub fn unifiedpush() -> Self {
+        Self::json(200, r#"{"unifiedpush":{"version":1}}"#)
+    }
+
+    /// Which methods there are, for whoever asks without wanting to send anything else.
+    pub fn options(allow: &str) -> Self {
         Self {
-            status,
-            headers: vec![("Content-Type", "application/json".to_owned())],
-            body: "{}".to_owned(),
+            status: 200,
+            headers: vec![("Allow", allow.to_owned())],
+            body: String::new(),
         }
     }
 
@@ -264,30 +246,6 @@ impl From<Problem> for Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn routes_are_told_apart() {
-        for (path, route) in [
-            ("/wpush/v1/abc", Route::OpenEndpoint("abc")),
-            ("/wpush/abc", Route::OpenEndpoint("abc")),
-            ("/wpush/v2/abc", Route::RestrictedEndpoint("abc")),
-            ("/update/abc", Route::UpdateEndpoint("abc")),
-            ("/spush/v1/abc", Route::UpdateEndpoint("abc")),
-            ("/spush/abc", Route::UpdateEndpoint("abc")),
-            ("/m/abc", Route::Message("abc")),
-            ("/", Route::Other),
-            ("", Route::Other),
-            ("*", Route::Other),
-            ("/wpush/v3/abc", Route::Other),
-            ("/wpush/v1/abc/", Route::Other),
-            ("/wpush", Route::Other),
-            ("/update", Route::Other),
-            ("/update/v1/abc", Route::Other),
-            ("/m/abc/d", Route::Other),
-        ] {
-            assert_eq!(Route::of(path), route, "{path}");
-        }
-    }
 
     #[test]
     fn host_that_could_change_an_url_is_not_used() {

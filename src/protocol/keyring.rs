@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use data_encoding::BASE64URL_NOPAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use ring::{aead, digest, hmac};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
@@ -55,6 +55,20 @@ impl Keyring {
         self.keys
             .iter()
             .any(|key| key.uaid(random).as_bytes().ct_eq(uaid.as_bytes()).into())
+    }
+
+    /// What proves that a request over HTTP comes from the user agent of this name, which was told it
+    /// when it registered: 64 hex digits.
+    pub fn secret(&self, uaid: Uaid) -> String {
+        self.newest().secret(uaid)
+    }
+
+    /// Whether this is the secret of the user agent, under any of the keys.
+    pub fn is_secret(&self, uaid: Uaid, secret: &str) -> bool {
+        self.keys.iter().any(|key| {
+            let expected = key.secret(uaid);
+            expected.as_bytes().ct_eq(secret.as_bytes()).into()
+        })
     }
 
     /// The token of an endpoint URL, base64url. The same subscription has the same token each time.
@@ -214,6 +228,7 @@ struct Key {
     uaid: hmac::Key,
     message: hmac::Key,
     mask: hmac::Key,
+    secret: hmac::Key,
 }
 
 const ENDPOINT_LABEL: &[u8] = b"edgepush endpoint 1";
@@ -233,6 +248,7 @@ impl Key {
             uaid: mac(b"uaid 1"),
             message: mac(b"message 1"),
             mask: mac(b"mask 1"),
+            secret: mac(b"secret 1"),
         }
     }
 
@@ -245,6 +261,12 @@ impl Key {
         bytes[8..].copy_from_slice(&mac);
         bytes[8] = bytes[8] & 0x3f | 0x80;
         Uaid::from_bytes(bytes)
+    }
+
+    /// Of the name in 32 hex digits, as on the main service.
+    fn secret(&self, uaid: Uaid) -> String {
+        let name = HEXLOWER.encode(uaid.as_bytes());
+        HEXLOWER.encode(hmac::sign(&self.secret, name.as_bytes()).as_ref())
     }
 
     /// The tag of the id, then the id masked by that tag: nobody reads from it how many messages
@@ -392,6 +414,22 @@ mod tests {
         for bit in 0..128 {
             let other = u128::from_be_bytes(*uaid.as_bytes()) ^ (1 << bit);
             assert!(!ring.is_ours(Uaid::from_bytes(other.to_be_bytes())));
+        }
+    }
+
+    #[test]
+    fn secret_belongs_to_one_user_agent_and_stays_good_after_a_new_key_is_added() {
+        let (old, both) = (keyring(&[1]), keyring(&[1, 2]));
+        let [uaid, other] = [*b"12345678", *b"87654321"].map(|random| old.mint_uaid(random));
+        let secret = old.secret(uaid);
+        assert_eq!(secret.len(), 64);
+        assert!(old.is_secret(uaid, &secret));
+        assert!(both.is_secret(uaid, &secret));
+        assert_ne!(both.secret(uaid), secret);
+        assert!(!old.is_secret(other, &secret));
+        assert!(!keyring(&[2]).is_secret(uaid, &secret));
+        for wrong in ["", &secret[1..], &secret.to_uppercase()] {
+            assert!(!old.is_secret(uaid, wrong), "{wrong}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::model::limits::{QUEUE_RETRY_AFTER_SECS, STORAGE_RETRY_AFTER_SECS};
+use crate::model::limits::{NOTIFY_DEVICES_MAX, QUEUE_RETRY_AFTER_SECS, STORAGE_RETRY_AFTER_SECS};
 
 /// Why a request was refused.
 ///
@@ -54,10 +54,26 @@ pub enum Problem {
     InvalidAes128gcmCryptoKey,
     TopicTooLong,
     TopicBadAlphabet,
+    TopicTooLongBadAlphabet,
     BadUrgency,
     InvalidMessageId,
     BadVersion,
     BadData,
+    // Registration over HTTP.
+    InvalidRouterType,
+    NoUser,
+    LocalAuthMissingHeader,
+    LocalAuthMissingToken,
+    LocalAuthIncorrect,
+    RegistrationNotJson,
+    RegistrationBadKey,
+    RegistrationTooLarge,
+    TooManySubscriptions,
+    // The Matrix push gateway.
+    NotifyNotJson,
+    NotifyTooManyDevices,
+    NotifyTooLarge,
+    NotifyUndelivered,
     // What it carries.
     BodyTooLarge,
     DataTooLarge,
@@ -177,6 +193,12 @@ impl Problem {
                 113,
                 "topic: Topic must be URL and Filename safe Base64 alphabet",
             ),
+            Self::TopicTooLongBadAlphabet => wire(
+                400,
+                113,
+                "topic: Topic must be no greater than 32 characters\n\
+                 topic: Topic must be URL and Filename safe Base64 alphabet",
+            ),
             Self::BadUrgency => ours(
                 400,
                 "urgency: Urgency must be one of very-low, low, normal, high",
@@ -187,6 +209,36 @@ impl Problem {
                 "version: must be a whole number from 0 to 9223372036854775807, without a sign",
             ),
             Self::BadData => ours(400, "data: must be UTF-8 text"),
+            Self::InvalidRouterType => wire(400, 108, "Invalid router type"),
+            Self::NoUser => wire(410, 103, "UAID not found"),
+            Self::LocalAuthMissingHeader => {
+                wire(401, 109, "Invalid Local Auth missing auth header")
+            }
+            Self::LocalAuthMissingToken => wire(401, 109, "Invalid Local Auth missing auth token"),
+            Self::LocalAuthIncorrect => wire(401, 109, "Invalid Local Auth incorrect auth token"),
+            Self::RegistrationNotJson => ours(
+                400,
+                "The body must be a JSON object; token, channelID (a UUID) and key may be in it",
+            ),
+            Self::RegistrationBadKey => ours(400, "key: must be base64url"),
+            Self::RegistrationTooLarge => ours(413, "The body is too large for a registration"),
+            Self::TooManySubscriptions => ours(
+                429,
+                "This user agent has as many subscriptions as it may have; end others first",
+            ),
+            Self::NotifyNotJson => ours(
+                400,
+                "The body must be a JSON object with notification.devices, each with a pushkey",
+            ),
+            Self::NotifyTooManyDevices => {
+                const { assert!(NOTIFY_DEVICES_MAX == 16) };
+                ours(400, "At most 16 devices are notified at once")
+            }
+            Self::NotifyTooLarge => ours(413, "The notification is too large"),
+            Self::NotifyUndelivered => ours(
+                503,
+                "The notification was not taken for every device; send it again later",
+            ),
             Self::BodyTooLarge => wire(413, 104, "payload reached size limit"),
             Self::DataTooLarge => wire(413, 104, "Data exceeds max length of 4096 bytes"),
             Self::BodyIncomplete => ours(408, "The request's body did not arrive in time"),

@@ -3,7 +3,7 @@
 
 use super::keyring::{Endpoint, KeyDigest};
 use super::problem::Problem;
-use crate::model::limits::BODY_BYTES_MAX;
+use crate::model::limits::{BODY_BYTES_MAX, RAW_BODY_BYTES_MAX};
 use crate::model::message::{
     Content, Encoding, Payload, Topic, TopicError, Ttl, Urgency, is_base64url,
 };
@@ -32,8 +32,7 @@ pub struct PushHeaders {
 /// What arrived of a request's body.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Body {
-    /// All of it; at most [`BODY_BYTES_MAX`] bytes, or
-    /// [`UPDATE_FORM_BYTES_MAX`](crate::model::limits::UPDATE_FORM_BYTES_MAX) where it was put.
+    /// All of it: at most as much as its route and method take.
     Whole(Vec<u8>),
     /// More than that; not kept.
     TooLarge,
@@ -69,23 +68,40 @@ pub fn check_key(endpoint: &Endpoint, key: Option<&[u8]>) -> Result<(), Problem>
     }
 }
 
+/// What a message must say of itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Manners {
+    /// How long it is to be kept, and how it is encrypted: Web Push.
+    Strict,
+    /// Nothing. Without a `TTL` it is for a connected user agent only; without a `Content-Encoding` its
+    /// body is passed on as it is (UnifiedPush, SERV_1.2.0).
+    Lenient,
+}
+
 /// Reads the message itself.
 ///
 /// # Errors
 ///
 /// In this order: the body (408, 413), `TTL` (111, 112), the content encoding (110), a negative
 /// `TTL` (114), `Topic` (113), `Urgency`.
-pub fn read(headers: &PushHeaders, body: Body) -> Result<Draft, Problem> {
+pub fn read(headers: &PushHeaders, body: Body, manners: Manners) -> Result<Draft, Problem> {
     let body = match body {
         Body::Whole(bytes) if bytes.len() <= BODY_BYTES_MAX => bytes,
         Body::Whole(_) | Body::TooLarge => return Err(Problem::BodyTooLarge),
         Body::Incomplete => return Err(Problem::BodyIncomplete),
     };
-    let ttl_secs = ttl_secs(headers.ttl.as_deref())?;
-    let payload = if body.is_empty() {
-        Payload::Empty
-    } else {
-        Payload::Encrypted(content(headers, body)?)
+    let ttl_secs = match (headers.ttl.as_deref(), manners) {
+        (None, Manners::Strict) => return Err(Problem::MissingTtl),
+        (None, Manners::Lenient) => 0,
+        (Some(text), _) => ttl_secs(text)?,
+    };
+    let payload = match (&headers.content_encoding, manners) {
+        _ if body.is_empty() => Payload::Empty,
+        (None, Manners::Lenient) if body.len() > RAW_BODY_BYTES_MAX => {
+            return Err(Problem::BodyTooLarge);
+        }
+        (None, Manners::Lenient) => Payload::Raw(body.into()),
+        (None, Manners::Strict) | (Some(_), _) => Payload::Encrypted(content(headers, body)?),
     };
     let ttl_secs = u64::try_from(ttl_secs).map_err(|_| Problem::NegativeTtl)?;
     Ok(Draft {
@@ -97,8 +113,7 @@ pub fn read(headers: &PushHeaders, body: Body) -> Result<Draft, Problem> {
 }
 
 /// `TTL` in seconds, of any size; a number too large for an `i64` is the largest.
-fn ttl_secs(value: Option<&str>) -> Result<i64, Problem> {
-    let text = value.ok_or(Problem::MissingTtl)?.trim();
+fn ttl_secs(text: &str) -> Result<i64, Problem> {
     let (negative, digits) = match text.as_bytes() {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] | digits => (false, digits),
@@ -114,7 +129,8 @@ fn topic(value: Option<&str>) -> Result<Option<Topic>, Problem> {
     let Some(text) = value else { return Ok(None) };
     match Topic::new(text) {
         Ok(topic) => Ok(Some(topic)),
-        Err(TopicError::TooLong) => Err(Problem::TopicTooLong),
+        Err(TopicError::TooLong) if is_base64url(text) => Err(Problem::TopicTooLong),
+        Err(TopicError::TooLong) => Err(Problem::TopicTooLongBadAlphabet),
         Err(TopicError::BadAlphabet) => Err(Problem::TopicBadAlphabet),
     }
 }
@@ -205,8 +221,8 @@ pub fn header_item<'a>(header: &'a str, name: &str) -> Result<Option<&'a str>, N
     let mut found = None;
     for item in header.split([';', ',']) {
         let (key, value) = item.trim().split_once('=').ok_or(NotItems)?;
-        if key == name && found.is_none() {
-            found = Some(value.trim_matches('"'));
+        if key.trim() == name && found.is_none() {
+            found = Some(value.trim_matches([' ', '"']));
         }
     }
     Ok(found)
@@ -221,7 +237,10 @@ fn clean(header: &str) -> String {
             Some(rest) => item.split_at(rest.len()),
             None => (item, ""),
         };
-        clean.push_str(item.trim_end_matches('='));
+        let unpadded = item.trim_end_matches('=');
+        let is_padding =
+            unpadded.ends_with(|last: char| is_base64url(last.encode_utf8(&mut [0; 4])));
+        clean.push_str(if is_padding { unpadded } else { item });
         clean.push_str(separator);
     }
     clean
@@ -243,7 +262,7 @@ mod tests {
     }
 
     fn read_body(change: impl FnOnce(&mut PushHeaders)) -> Result<Draft, Problem> {
-        read(&headers(change), Body::Whole(vec![1]))
+        read(&headers(change), Body::Whole(vec![1]), Manners::Strict)
     }
 
     fn some(text: &str) -> Option<String> {
@@ -282,19 +301,21 @@ mod tests {
     #[test]
     fn body_is_taken_up_to_its_limit_and_not_one_byte_more() {
         let plain = headers(|_| ());
-        let draft = read(&plain, Body::Whole(vec![0; BODY_BYTES_MAX])).unwrap();
+        let read = |body| read(&plain, body, Manners::Strict);
+        let draft = read(Body::Whole(vec![0; BODY_BYTES_MAX])).unwrap();
         assert_eq!(draft.payload.content().unwrap().body.len(), BODY_BYTES_MAX);
         for body in [Body::Whole(vec![0; BODY_BYTES_MAX + 1]), Body::TooLarge] {
-            assert_eq!(read(&plain, body), Err(Problem::BodyTooLarge));
+            assert_eq!(read(body), Err(Problem::BodyTooLarge));
         }
     }
 
     #[test]
     fn empty_body_needs_no_encoding_and_carries_no_headers() {
-        let draft = read(&headers(|h| h.content_encoding = None), Body::Whole(vec![])).unwrap();
+        let read = |headers: &PushHeaders| read(headers, Body::Whole(vec![]), Manners::Strict);
+        let draft = read(&headers(|h| h.content_encoding = None)).unwrap();
         assert!(draft.payload == Payload::Empty);
         let with = headers(|h| h.encryption = some("salt=abc"));
-        let draft = read(&with, Body::Whole(vec![])).unwrap();
+        let draft = read(&with).unwrap();
         assert!(draft.payload == Payload::Empty);
     }
 
@@ -406,6 +427,77 @@ mod tests {
     }
 
     #[test]
+    fn padding_is_taken_off_only_behind_base64url() {
+        for (header, cleaned) in [
+            ("salt=a==", "salt=a"),
+            ("salt=a==;keyid=b=,x=c=", "salt=a;keyid=b,x=c"),
+            ("salt=a+=", "salt=a+="),
+            ("salt=a=b", "salt=a=b"),
+            ("salt=a= ;x=y", "salt=a= ;x=y"),
+            (r#"salt="a=""#, "salt=a"),
+            ("salt=", "salt"),
+            ("=", "="),
+            ("", ""),
+        ] {
+            assert_eq!(clean(header), cleaned, "{header}");
+        }
+    }
+
+    #[test]
+    fn spaces_around_a_value_do_not_matter() {
+        for header in [
+            "salt=abc",
+            " salt = abc ",
+            "x=y; salt= abc;z=1",
+            "x=y , salt=abc",
+        ] {
+            let draft = read_body(|h| {
+                h.content_encoding = some("aesgcm");
+                h.encryption = some(header);
+            });
+            let draft = draft.unwrap();
+            let forwarded = draft.payload.content().unwrap().encryption.as_deref();
+            assert_eq!(forwarded, Some(header), "verbatim");
+        }
+    }
+
+    #[test]
+    fn lenient_manners_ask_for_neither_ttl_nor_encryption() {
+        let read = |headers: &PushHeaders, body: &[u8]| {
+            read(headers, Body::Whole(body.to_vec()), Manners::Lenient)
+        };
+        let bare = PushHeaders::default();
+        let draft = read(&bare, b"hello").unwrap();
+        assert!(draft.ttl.is_zero());
+        assert!(draft.payload == Payload::Raw((*b"hello").into()));
+        assert!(read(&bare, &[1; RAW_BODY_BYTES_MAX]).is_ok());
+        assert_eq!(
+            read(&bare, &[1; RAW_BODY_BYTES_MAX + 1]),
+            Err(Problem::BodyTooLarge)
+        );
+        assert!(read(&bare, b"").unwrap().payload == Payload::Empty);
+
+        // What is said is held to what it means.
+        let encrypted = headers(|h| h.ttl = None);
+        let draft = read(&encrypted, &[1; RAW_BODY_BYTES_MAX + 1]).unwrap();
+        assert!(draft.payload.content().is_some());
+        for (headers, problem) in [
+            (headers(|h| h.ttl = some("x")), Problem::BadTtl),
+            (headers(|h| h.ttl = some("-1")), Problem::NegativeTtl),
+            (
+                headers(|h| h.content_encoding = some("identity")),
+                Problem::UnknownContentEncoding,
+            ),
+            (
+                headers(|h| h.topic = some("a b")),
+                Problem::TopicBadAlphabet,
+            ),
+        ] {
+            assert_eq!(read(&headers, b"x"), Err(problem));
+        }
+    }
+
+    #[test]
     fn urgency_is_one_word_of_four() {
         for (text, urgency) in [
             ("very-low", Urgency::VeryLow),
@@ -434,6 +526,7 @@ mod tests {
             ..PushHeaders::default()
         };
         let body = || Body::Whole(vec![1]);
+        let read = |headers: &PushHeaders, body| read(headers, body, Manners::Strict);
         assert_eq!(read(&all, Body::TooLarge), Err(Problem::BodyTooLarge));
         assert_eq!(read(&all, body()), Err(Problem::MissingTtl));
         all.ttl = some("-1");
@@ -442,6 +535,8 @@ mod tests {
         assert_eq!(read(&all, body()), Err(Problem::NegativeTtl));
         all.ttl = some("1");
         assert_eq!(read(&all, body()), Err(Problem::TopicBadAlphabet));
+        all.topic = some(&"a ".repeat(17));
+        assert_eq!(read(&all, body()), Err(Problem::TopicTooLongBadAlphabet));
         all.topic = some(&"a".repeat(33));
         assert_eq!(read(&all, body()), Err(Problem::TopicTooLong));
         all.topic = None;

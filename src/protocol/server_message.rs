@@ -177,11 +177,12 @@ pub fn notification(message: &PushMessage, version: &str) -> String {
         crypto_key: Option<&'a str>,
     }
     let content = message.payload.content();
+    let body = content.map_or_else(|| message.payload.raw(), |content| Some(&content.body));
     to_json(&Notification {
         message_type: "notification",
         channel: message.channel.uuid().hyphenated(),
         version,
-        data: content.map(|content| BASE64URL_NOPAD.encode(&content.body)),
+        data: body.map(|body| BASE64URL_NOPAD.encode(body)),
         headers: content.map(|content| Headers {
             encoding: content.encoding.as_str(),
             encryption: content.encryption.as_deref(),
@@ -215,14 +216,15 @@ impl<'a> Update<'a> {
         }
     }
 
-    /// At most how many bytes it takes in a frame: names, 20 digits, and data of which each byte may
-    /// be escaped as `\u0000`.
+    /// At most how many bytes it takes in a frame: names, 20 digits, and data as JSON escapes it.
     pub fn len_bytes_max(&self) -> usize {
-        let data = self.data.map_or(0, str::len);
-        self.channel
-            .len()
-            .saturating_add(data.saturating_mul(6))
-            .saturating_add(80)
+        let escaped = |byte: u8| match byte {
+            0..=0x1f => r"\u0000".len(),
+            b'"' | b'\\' => 2,
+            _ => 1,
+        };
+        let data: usize = self.data.unwrap_or_default().bytes().map(escaped).sum();
+        self.channel.len().saturating_add(data).saturating_add(80)
     }
 }
 
@@ -325,6 +327,15 @@ mod tests {
     }
 
     #[test]
+    fn update_is_never_longer_than_it_says_and_hardly_shorter() {
+        for data in ["", "plain", "\"\\\0\u{1f}\n\u{7f}\u{e9}\u{1F4A9}"] {
+            let update = Update::new(CHANNEL, None, Version::MAX, Some(data));
+            let (written, max) = (to_json(&update).len(), update.len_bytes_max());
+            assert!((written..=written + 40).contains(&max), "{written} {max}");
+        }
+    }
+
+    #[test]
     fn notification_without_a_body_has_neither_data_nor_headers() {
         assert_eq!(
             notification(&message(Payload::Empty), "v"),
@@ -344,6 +355,17 @@ mod tests {
             notification(&message(Payload::Encrypted(content)), "v"),
             format!(
                 r#"{{"messageType":"notification","channelID":"{DASHED}","version":"v","data":"_-8","headers":{{"encoding":"aesgcm","encryption":"salt=abc","crypto_key":"dh=def"}}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn raw_body_travels_without_headers() {
+        let raw = Payload::Raw([0xff, 0xef].into());
+        assert_eq!(
+            notification(&message(raw), "v"),
+            format!(
+                r#"{{"messageType":"notification","channelID":"{DASHED}","version":"v","data":"_-8"}}"#
             )
         );
     }

@@ -136,7 +136,7 @@ impl Refusal {
 /// Which protocol the first message of a websocket belongs to; `None` if it tells nothing.
 ///
 /// SimplePush if and only if it is a `hello` with `channelIDs` and without `use_webpush`
-/// (PROTOCOL.md 1.A). A message that both protocols have tells nothing.
+/// (PROTOCOL.md 1.A). A message that both protocols have, or neither, tells nothing.
 pub fn dialect(text: &str) -> Option<Dialect> {
     let Some(object) = object(text) else {
         return Some(Dialect::WebPush);
@@ -150,9 +150,8 @@ pub fn dialect(text: &str) -> Option<Dialect> {
                 Some(Dialect::WebPush)
             }
         }
-        Some("register" | "unregister" | "ack") => None,
-        None if !object.is_empty() && !object.contains_key("messageType") => None,
-        Some(_) | None => Some(Dialect::WebPush),
+        Some("nack" | "broadcast_subscribe") => Some(Dialect::WebPush),
+        Some(_) | None => None,
     }
 }
 
@@ -302,4 +301,121 @@ fn spelled(text: &str) -> Option<Uuid> {
     matches!(text.len(), 32 | 36)
         .then(|| Uuid::try_parse(text).ok())
         .flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_message_tells_the_dialect_only_where_one_of_both_has_it() {
+        for (text, expected) in [
+            (
+                r#"{"messageType":"hello","channelIDs":[]}"#,
+                Some(Dialect::SimplePush),
+            ),
+            (
+                r#"{"messageType":"HELLO","channelIDs":5}"#,
+                Some(Dialect::SimplePush),
+            ),
+            (
+                r#"{"messageType":"hello","channelIDs":[],"use_webpush":true}"#,
+                Some(Dialect::WebPush),
+            ),
+            (
+                r#"{"messageType":"hello","channelIDs":null}"#,
+                Some(Dialect::WebPush),
+            ),
+            (r#"{"messageType":"hello"}"#, Some(Dialect::WebPush)),
+            (
+                r#"{"messageType":"broadcast_subscribe"}"#,
+                Some(Dialect::WebPush),
+            ),
+            (r#"{"messageType":"nack"}"#, Some(Dialect::WebPush)),
+            ("nonsense", Some(Dialect::WebPush)),
+            ("{}", None),
+            (r#"{"a":1}"#, None),
+            (r#"{"messageType":"PING"}"#, None),
+            (r#"{"messageType":""}"#, None),
+            (r#"{"messageType":5}"#, None),
+            (r#"{"messageType":"register"}"#, None),
+        ] {
+            assert_eq!(dialect(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn way_to_be_woken_is_an_address_with_a_port_and_anything_else_is_as_if_it_were_not_there() {
+        let wakeup = |rest: &str| {
+            let text = format!(r#"{{"messageType":"hello","wakeup_hostport":{rest}}}"#);
+            match parse(&text) {
+                Ok(SimplePushMessage::Hello(hello)) => hello.wakeup,
+                other => panic!("{other:?}"),
+            }
+        };
+        let found = wakeup(r#"{"ip":"192.168.1.5","port":2442}"#).unwrap();
+        assert_eq!(found.address, SocketAddr::from(([192, 168, 1, 5], 2442)));
+        assert_eq!(found.network, None);
+        let found =
+            wakeup(r#"{"ip":"::1","port":"9"},"mobilenetwork":{"mcc":"214","mnc":7,"netid":null}"#);
+        let network = found.unwrap().network.unwrap();
+        assert_eq!((&*network.country, &*network.network), ("214", "7"));
+        for none in [
+            "null",
+            "[]",
+            r#""192.168.1.5:2442""#,
+            r#"{"ip":"192.168.1.5"}"#,
+            r#"{"ip":"192.168.1.5","port":0}"#,
+            r#"{"ip":"192.168.1.5","port":65536}"#,
+            r#"{"ip":"192.168.1.5","port":-1}"#,
+            r#"{"ip":"device.local","port":2442}"#,
+            r#"{"ip":3232235781,"port":2442}"#,
+        ] {
+            assert_eq!(wakeup(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn ack_is_taken_with_what_of_it_can_be_understood() {
+        const CHANNEL: &str = "0123456789abcdef0123456789ABCDEF";
+        let versions = |updates: &str| {
+            let text = format!(r#"{{"messageType":"ack","updates":{updates}}}"#);
+            match parse(&text.replace('C', &format!(r#""channelID":"{CHANNEL}""#))) {
+                Ok(SimplePushMessage::Ack(acks)) => acks
+                    .iter()
+                    .map(|ack| ack.version.as_u64())
+                    .collect::<Vec<_>>(),
+                other => panic!("{other:?}"),
+            }
+        };
+        for (updates, expected) in [
+            (r#"[{C,"version":1}]"#, vec![1]),
+            (
+                r#"[{C,"version":"23","data":"x"},{C,"version":0}]"#,
+                vec![23, 0],
+            ),
+            (
+                r#"[{C,"version":9223372036854775807}]"#,
+                vec![i64::MAX as u64],
+            ),
+            (
+                r#"[5,null,{},[],{C},{"channelID":"x","version":1},{C,"version":2}]"#,
+                vec![2],
+            ),
+            (r#"[{C,"version":9223372036854775808}]"#, vec![]),
+            (
+                r#"[{C,"version":-1},{C,"version":1.0},{C,"version":"+1"}]"#,
+                vec![],
+            ),
+            (
+                r#"[{C,"version":""},{C,"version":null},{C,"version":1e2}]"#,
+                vec![],
+            ),
+            ("null", vec![]),
+            ("{}", vec![]),
+            ("5", vec![]),
+        ] {
+            assert_eq!(versions(updates), expected, "{updates}");
+        }
+    }
 }

@@ -91,10 +91,10 @@ impl Store {
     ) -> rusqlite::Result<Cow<'a, PushMessage>> {
         let (asked, data) = match (&message.payload, dialect) {
             (Payload::Update(update), _) => (update.version, update.data.clone()),
-            (Payload::Empty | Payload::Encrypted(_), Dialect::WebPush) => {
+            (Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_), Dialect::WebPush) => {
                 return Ok(Cow::Borrowed(message));
             }
-            (Payload::Empty | Payload::Encrypted(_), Dialect::SimplePush) => {
+            (Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_), Dialect::SimplePush) => {
                 (NewVersion::AtLeast(version_clock), None)
             }
         };

@@ -16,7 +16,7 @@ use crate::model::version::{NewVersion, Version, VersionUpdate};
 
 const PAGE: &str = "
     SELECT id, channel, topic, received_at, ttl_secs, urgency, encoding, encryption, crypto_key, body,
-        version, data
+        version, data, raw
     FROM message WHERE uaid = ?1 AND id > ?2 AND expires_at > ?3 ORDER BY id";
 const WITH_TOPIC: &str = "
     SELECT id, cost_bytes, expires_at, version
@@ -66,8 +66,8 @@ pub(super) fn insert(
     connection
         .prepare_cached(
             "INSERT INTO message (id, uaid, channel, topic, received_at, ttl_secs, expires_at, urgency,
-                 cost_bytes, encoding, encryption, crypto_key, body, version, data)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+                 cost_bytes, encoding, encryption, crypto_key, body, version, data, raw)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         )?
         .execute((
             message.id.as_i64(),
@@ -85,6 +85,7 @@ pub(super) fn insert(
             content.map(|content| &*content.body),
             update.map(|update| update.version.version().as_i64()),
             update.and_then(|update| update.data.as_deref()),
+            message.payload.raw(),
         ))?;
     Ok(())
 }
@@ -291,7 +292,8 @@ fn payload(row: &Row<'_>) -> rusqlite::Result<Payload> {
         }));
     }
     let Some(name) = row.get_ref(6)?.as_str_or_null()? else {
-        return Ok(Payload::Empty);
+        let raw = row.get_ref(12)?.as_blob_or_null()?;
+        return Ok(raw.map_or(Payload::Empty, |raw| Payload::Raw(raw.into())));
     };
     let encoding = [Encoding::Aesgcm, Encoding::Aes128gcm]
         .into_iter()
@@ -364,11 +366,15 @@ mod tests {
             payload: Payload::Empty,
             ..message(11, 1)
         };
-        let mut store = with_messages(&folder, [full.clone(), empty.clone()]);
+        let raw = PushMessage {
+            payload: Payload::Raw((0..=255).collect()),
+            ..message(12, 1)
+        };
+        let mut store = with_messages(&folder, [full.clone(), empty.clone(), raw.clone()]);
         assert_eq!(
             one(&mut store, fetch(1)),
             StoreReply::Page {
-                messages: vec![full, empty],
+                messages: vec![full, empty, raw],
                 more: false
             }
         );

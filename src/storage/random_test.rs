@@ -400,11 +400,13 @@ impl Model {
     ) -> PushMessage {
         let (asked, data) = match &message.payload {
             Payload::Update(update) => (update.version, update.data.clone()),
-            Payload::Empty | Payload::Encrypted(_) if dialect == Dialect::SimplePush => {
+            Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_)
+                if dialect == Dialect::SimplePush =>
+            {
                 self.seen.insert("translated");
                 (NewVersion::AtLeast(version_clock), None)
             }
-            Payload::Empty | Payload::Encrypted(_) => return message.clone(),
+            Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_) => return message.clone(),
         };
         let there = self
             .update_of(uaid, message.channel)
@@ -704,6 +706,8 @@ impl Random {
             urgency: Urgency::from_number(self.below(4) as u8).unwrap(),
             payload: if self.one_in(4) {
                 Payload::Empty
+            } else if self.one_in(4) {
+                Payload::Raw(self.content().body)
             } else {
                 Payload::Encrypted(self.content())
             },

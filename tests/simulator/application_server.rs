@@ -82,6 +82,7 @@ fn request(method: &str, path: String, headers: PushHeaders, body: Vec<u8>) -> R
         upgrade: Upgrade::None,
         headers,
         body: Body::Whole(body),
+        random: None,
     }
 }
 

@@ -95,6 +95,8 @@ pub(crate) enum Frame {
         version: String,
         body: Option<Vec<u8>>,
     },
+    /// Nothing is broadcast here.
+    NoBroadcast,
     Pong,
 }
 
@@ -137,6 +139,11 @@ impl Frame {
                         .expect("data is base64url")
                 }),
             },
+            Some("broadcast") => {
+                let errors = serde_json::json!({"a/b": "Broadcast not found"});
+                assert_eq!(value["broadcasts"], serde_json::json!({"errors": errors}));
+                Self::NoBroadcast
+            }
             Some(other) => panic!("unknown frame {other}"),
         }
     }

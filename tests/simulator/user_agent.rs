@@ -291,7 +291,10 @@ pub(crate) fn reads(world: &mut World, id: u64, frame: Frame) {
                 socket.ready = true;
             }
         }
-        Frame::Registered { .. } | Frame::Unregistered { .. } | Frame::Pong => {}
+        Frame::Registered { .. }
+        | Frame::Unregistered { .. }
+        | Frame::NoBroadcast
+        | Frame::Pong => {}
         Frame::Notification {
             channel, version, ..
         } => {

@@ -19,6 +19,7 @@ use edgepush::model::ids::DatabaseId;
 use edgepush::model::simplepush::SimplePush;
 use edgepush::model::store::{Opened, StoreOp, StoreReply};
 use edgepush::model::time::{Now, ServiceTime, UnixTime};
+use edgepush::model::unifiedpush::UnifiedPush;
 use edgepush::protocol::http::{BaseUrl, Request, Scheme};
 use edgepush::protocol::keyring::Keyring;
 use edgepush::storage::{FreshDatabase, Store, Synchronous};
@@ -208,6 +209,7 @@ impl World {
                 limits: self.plan.limits.clone(),
                 durability: self.plan.durability,
                 simplepush: SimplePush::default(),
+                unifiedpush: UnifiedPush::default(),
                 public_url: None,
                 access: Access::default(),
                 keyring: keyring(),
@@ -436,6 +438,7 @@ impl World {
             CloseReason::BadMessage(_)
             | CloseReason::Refused(_)
             | CloseReason::WillBeWoken
+            | CloseReason::Deregistered
             | CloseReason::BinaryMessage
             | CloseReason::MessageTooLong
             | CloseReason::ProtocolViolation
@@ -505,7 +508,7 @@ impl World {
                 self.checker
                     .sent(&mut socket.log, *channel, version, body.as_deref(), now);
             }
-            Frame::Pong => {}
+            Frame::NoBroadcast | Frame::Pong => {}
         }
         socket.unsent.push_back(Down::Frame(frame));
     }

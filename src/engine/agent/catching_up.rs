@@ -7,7 +7,7 @@ use crate::engine::desk::Desk;
 use crate::engine::outbox::{Outbox, Waiting};
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, MessageId};
-use crate::model::limits::Limits;
+use crate::model::limits::{Limits, MESSAGE_OVERHEAD_BYTES};
 use crate::model::message::{Payload, PushMessage};
 use crate::model::store::StoreOp;
 use crate::model::time::Now;
@@ -20,8 +20,11 @@ const PAGE_MESSAGES_MAX: u32 = 64;
 /// update (R21): more channels than any device has.
 const PAGE_UPDATES_MAX: u32 = 512;
 
-/// Most bytes of such a frame; the socket takes no larger one. Without data it holds 700 updates.
+/// Most bytes of such a frame; the socket takes no larger one. Without data it holds 700 updates,
+/// and more than a page: an update counts for at least [`MESSAGE_OVERHEAD_BYTES`] there.
 const UPDATES_FRAME_BYTES_MAX: usize = 128 << 10;
+const _: () =
+    assert!(UPDATES_FRAME_BYTES_MAX >= PAGE_UPDATES_MAX as usize * MESSAGE_OVERHEAD_BYTES);
 
 /// The highest version of each channel, with what it says.
 type Updates = BTreeMap<ChannelId, (Version, Option<Box<str>>)>;
@@ -33,15 +36,20 @@ impl Agent {
             return;
         }
         self.mode = Mode::CatchingUp { fetching: true };
+        let unsent_bytes_max = desk.limits.unsent_bytes_max;
+        let (messages_max, bytes_max) = match self.dialect {
+            Dialect::WebPush => (PAGE_MESSAGES_MAX, unsent_bytes_max),
+            Dialect::SimplePush => (
+                PAGE_UPDATES_MAX,
+                unsent_bytes_max.max(UPDATES_FRAME_BYTES_MAX),
+            ),
+        };
         let op = StoreOp::Fetch {
             uaid: self.uaid,
             after: self.cursor,
             now: desk.service_time(now),
-            messages_max: match self.dialect {
-                Dialect::WebPush => PAGE_MESSAGES_MAX,
-                Dialect::SimplePush => PAGE_UPDATES_MAX,
-            },
-            bytes_max: desk.limits.unsent_bytes_max,
+            messages_max,
+            bytes_max,
         };
         desk.out.store(op, Waiting::Page(self.session));
     }
@@ -138,7 +146,13 @@ impl Agent {
     }
 
     /// Sends everything again that was not acked: the user agent has said hello anew (R11).
+    ///
+    /// What only memory holds goes to flash first, so that all of it comes from there, once.
     pub(in crate::engine) fn repeat_all(&mut self, now: Now, desk: &mut Desk) {
+        let all: Vec<MessageId> = self.unacked.keys().copied().collect();
+        for id in all {
+            self.window_ended(id, desk);
+        }
         for unacked in self.unacked.values_mut() {
             unacked.sent_at = None;
         }
@@ -177,7 +191,7 @@ impl Agent {
 fn add_highest(updates: &mut Updates, message: PushMessage, version: Version) {
     let data = match message.payload {
         Payload::Update(update) => update.data,
-        Payload::Empty | Payload::Encrypted(_) => None,
+        Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_) => None,
     };
     let is_highest = updates
         .get(&message.channel)
