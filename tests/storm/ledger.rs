@@ -182,7 +182,8 @@ impl Ledger {
     /// These acks are committed.
     pub(super) fn done(&self, acked: &[MessageName]) {
         let mut books = self.books();
-        for name in acked {
+        let known = books.channels.len();
+        for name in acked.iter().filter(|name| name.0 < known) {
             books.messages.entry(*name).or_default().done = true;
             let done_to = &mut books.channels[name.0].done_to;
             *done_to = name.1.max(*done_to);

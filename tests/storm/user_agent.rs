@@ -51,7 +51,7 @@ struct Link {
     /// What is done when the next questions are answered.
     asked: VecDeque<Vec<MessageName>>,
     /// Received, and to be acked later or never.
-    unacked: Vec<Value>,
+    unacked: Vec<(MessageName, Value)>,
 }
 
 /// The gateway is gone, or this websocket is.
@@ -108,7 +108,7 @@ impl UserAgent {
         while last.elapsed() < QUIET {
             if let Some(message) = link.read().unwrap_or_else(|Gone| panic!("{fault}")) {
                 self.take(&mut link, &message);
-                let _ = self.ack_all(&mut link);
+                let _ = Self::ack_all(&mut link);
                 last = Instant::now();
             }
         }
@@ -164,7 +164,7 @@ impl UserAgent {
         if let Some(message) = link.read()? {
             self.take(link, &message);
             match self.rng.below(10) {
-                0..=6 => self.ack_all(link)?,
+                0..=6 => Self::ack_all(link)?,
                 // Later, together, and not at all if the websocket ends before.
                 7..=8 => {}
                 _ => link.unacked.clear(),
@@ -172,7 +172,7 @@ impl UserAgent {
         }
         match self.rng.below(1000) {
             0..=49 => link.ask()?,
-            50..=99 => self.ack_all(link)?,
+            50..=99 => Self::ack_all(link)?,
             100..=104 if self.channels.len() < CHANNELS_MAX => self.register(link)?,
             105 if self.channels.len() > CHANNELS_FIRST => self.unregister(link)?,
             _ if self.channels.len() < CHANNELS_FIRST => self.register(link)?,
@@ -233,7 +233,7 @@ impl UserAgent {
         for update in updates {
             let name = self.name_of(update);
             self.ledger.received(self.number, name);
-            link.unacked.push(update.clone());
+            link.unacked.push((name, update.clone()));
         }
     }
 
@@ -258,15 +258,15 @@ impl UserAgent {
         }
     }
 
-    fn ack_all(&mut self, link: &mut Link) -> Result<(), Gone> {
+    fn ack_all(link: &mut Link) -> Result<(), Gone> {
         if link.unacked.is_empty() {
             return Ok(());
         }
         let received = std::mem::take(&mut link.unacked);
+        let (names, received): (Vec<_>, Vec<_>) = received.into_iter().unzip();
         let ack = |update: &Value| json!({"channelID": update["channelID"], "version": update["version"]});
         let updates: Vec<Value> = received.iter().map(ack).collect();
         link.send(&json!({"messageType": "ack", "updates": updates}))?;
-        let names = received.iter().map(|update| self.name_of(update));
         link.acked.extend(names);
         Ok(())
     }
