@@ -97,6 +97,8 @@ fn enqueue(number: u64) -> StoreOp {
         lost: None,
         version_clock: Version::from_secs(0),
         quota: Quota {
+            subscription_messages_max: u32::MAX,
+            subscription_bytes_max: u64::MAX,
             messages_max: 1000,
             bytes_max: 4 << 20,
             total_bytes_max: 1 << 30,

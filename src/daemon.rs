@@ -84,7 +84,7 @@ pub fn serve(mut config: Config) -> Result<(), ServeError> {
         let gateway = Gateway::new(
             engine,
             clock,
-            config.limits.clone(),
+            (config.limits.clone(), config.access.clone()),
             storage.operations.clone(),
             executor,
         );

@@ -486,7 +486,7 @@ fn refused_websocket_is_told_and_ends_it() {
     assert_eq!(
         err,
         "edgepush: the gateway refuses the websocket with 403: User agents may not connect from this \
-         address; see access.websocket_from in the configuration\n"
+         address without a join token; see access.websocket_from and access.join_tokens in the configuration\n"
     );
     assert!(!folder.0.join(STATE).exists());
 }

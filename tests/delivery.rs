@@ -10,6 +10,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::json;
 use support::{Gateway, Http, UserAgent, channel, post};
 
 const TTL: (&str, &str) = ("TTL", "600");
@@ -282,4 +283,71 @@ fn deleted_message_is_not_delivered_and_others_are() {
     let mut agent = UserAgent::hello(&gateway, Some(&uaid));
     assert_eq!(agent.receive()["data"], "d2FudGVk");
     assert_eq!(agent.receive_within(QUIET), None);
+}
+
+#[test]
+fn less_urgent_messages_wait_until_their_user_agent_wants_them_again() {
+    let gateway = Gateway::start();
+    let mut agent = UserAgent::hello(&gateway, None);
+    let endpoint = agent.register(&channel(1));
+    let say = |agent: &mut UserAgent, min: &str| {
+        agent.send(&json!({"messageType": "urgency", "min": min}));
+        assert_eq!(
+            agent.receive(),
+            json!({"messageType": "urgency", "status": 200})
+        );
+    };
+    let send = |urgency: &str, headers: &[(&str, &str)], body: &str| {
+        let mut all = vec![TTL, ("Urgency", urgency)];
+        all.extend_from_slice(headers);
+        assert_eq!(post(&gateway, &endpoint, &all, body.as_bytes()).status, 201);
+    };
+    say(&mut agent, "normal");
+    let topic = ("Topic", "a");
+    send("low", &[topic], "replaced");
+    send("very-low", &[], "1");
+    send("low", &[topic], "2");
+    send("high", &[], "urgent");
+    send("low", &[], "3");
+    assert_eq!(agent.receive()["data"], "dXJnZW50");
+    assert_eq!(agent.receive_within(QUIET), None);
+    gateway.wait_for_metric("edgepush_messages_held_back_total", 4);
+
+    // Nothing was acked, and what was sent is not sent twice.
+    say(&mut agent, "low");
+    for data in ["Mg", "Mw"] {
+        let notification = agent.receive();
+        assert_eq!(notification["data"], data, "in order");
+        agent.ack(&notification);
+    }
+    say(&mut agent, "very-low");
+    assert_eq!(agent.receive()["data"], "MQ");
+    send("very-low", &[], "4");
+    assert_eq!(agent.receive()["data"], "NA");
+    assert_eq!(agent.receive_within(QUIET), None);
+
+    // Another session has not asked.
+    say(&mut agent, "high");
+    send("normal", &[], "5");
+    let uaid = agent.uaid.clone();
+    let mut again = UserAgent::hello(&gateway, Some(&uaid));
+    for data in ["MQ", "dXJnZW50", "NA", "NQ"] {
+        assert_eq!(again.receive()["data"], data, "all of it, in order");
+    }
+}
+
+#[test]
+fn urgency_that_is_none_is_refused_and_the_websocket_stays_open() {
+    let gateway = Gateway::start();
+    let mut agent = UserAgent::hello(&gateway, None);
+    for text in [
+        r#"{"messageType":"urgency"}"#,
+        r#"{"messageType":"urgency","min":"urgent"}"#,
+        r#"{"messageType":"urgency","min":{}}"#,
+    ] {
+        agent.send_text(text);
+        let refused = json!({"messageType": "urgency", "status": 400});
+        assert_eq!(agent.receive(), refused, "{text}");
+    }
+    agent.register(&channel(1));
 }

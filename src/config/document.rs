@@ -14,6 +14,7 @@ use super::faults::Place;
 use super::keys::{self, KEYS, Key, Kind, TABLES};
 use super::values;
 use crate::model::access::Network;
+use crate::model::join_token::{JOIN_TOKENS_MAX, JoinToken};
 
 /// Reads `text` into `draft`, faults included.
 pub(super) fn read(text: &str, draft: &mut Draft) {
@@ -105,9 +106,13 @@ impl Reader<'_> {
                 }
                 None => self.wrong_type(key, line, "must be true or false, without quotes"),
             },
-            Kind::Networks(set) => match value.get_ref().as_array() {
-                Some(list) => self.read_networks(key, line, list, set),
+            Kind::Networks { may_be_empty, set } => match value.get_ref().as_array() {
+                Some(list) => self.read_networks(key, line, list, may_be_empty, set),
                 None => self.wrong_type(key, line, "must be a list such as [\"private\"]"),
+            },
+            Kind::JoinTokens(set) => match value.get_ref().as_array() {
+                Some(list) => self.read_join_tokens(key, line, list, set),
+                None => self.wrong_type(key, line, "must be a list of texts in quotes"),
             },
             Kind::OneOf { numbers, set } => {
                 let shape = numbers
@@ -155,36 +160,56 @@ impl Reader<'_> {
         self.note(key, line, result);
     }
 
-    /// Takes over the list if each entry of it is right.
+    /// The entries of a list if each of them is right.
+    fn read_list<T>(
+        &mut self,
+        key: &'static Key,
+        list: &DeArray<'_>,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let mut found = Vec::new();
+        for entry in list.iter() {
+            let line = self.line(entry.span().start);
+            let text = entry.get_ref().as_str();
+            match text.map_or_else(|| Err("must be text in quotes".to_owned()), &read) {
+                Ok(value) => found.push(value),
+                Err(what) => self.note(key, line, Err(format!("entry {what}"))),
+            }
+        }
+        (found.len() == list.len()).then_some(found)
+    }
+
     fn read_networks(
         &mut self,
         key: &'static Key,
         line: usize,
         list: &DeArray<'_>,
+        may_be_empty: bool,
         set: fn(&mut Config, Vec<Network>),
     ) {
-        let mut found = Vec::new();
-        let mut refused = list.is_empty();
-        if refused {
+        if list.is_empty() && !may_be_empty {
             let what = "must name a network; [\"any\"] lets every user agent in";
-            self.note(key, line, Err(what.to_owned()));
+            return self.note(key, line, Err(what.to_owned()));
         }
-        for entry in list.iter() {
-            let line = self.line(entry.span().start);
-            let text = entry.get_ref().as_str();
-            match text.map_or_else(
-                || Err("must be text in quotes".to_owned()),
-                values::networks,
-            ) {
-                Ok(networks) => found.extend(networks),
-                Err(what) => {
-                    refused = true;
-                    self.note(key, line, Err(format!("entry {what}")));
-                }
-            }
+        if let Some(networks) = self.read_list(key, list, values::networks) {
+            set(&mut self.draft.config, networks.concat());
+            self.note(key, line, Ok(()));
         }
-        if !refused {
-            set(&mut self.draft.config, found);
+    }
+
+    fn read_join_tokens(
+        &mut self,
+        key: &'static Key,
+        line: usize,
+        list: &DeArray<'_>,
+        set: fn(&mut Config, Vec<JoinToken>),
+    ) {
+        if list.len() > JOIN_TOKENS_MAX {
+            let what = format!("must have at most {JOIN_TOKENS_MAX} entries");
+            return self.note(key, line, Err(what));
+        }
+        if let Some(tokens) = self.read_list(key, list, values::join_token) {
+            set(&mut self.draft.config, tokens);
             self.note(key, line, Ok(()));
         }
     }
@@ -278,13 +303,13 @@ mod tests {
     #[test]
     fn unknown_keys_are_named_with_their_lines() {
         let text = "board = \"pi\"\n[broadcasts]\npoll = 3\n[upstream]\n\
-                    [access]\njoin_tokens = []\n[limits]\nspeed = 1\n";
+                    [access]\njoin_codes = []\n[limits]\nspeed = 1\n";
         assert_eq!(
             faults(text),
             "f:1: unknown key \"board\"\n\
              f:3: unknown key \"poll\" in [broadcasts]\n\
              f:4: unknown key \"upstream\"\n\
-             f:6: unknown key \"join_tokens\" in [access]\n\
+             f:6: unknown key \"join_codes\" in [access]\n\
              f:8: unknown key \"speed\" in [limits]"
         );
     }
@@ -452,6 +477,29 @@ mod tests {
             }
         }
         assert!(broken > 100, "{broken}");
+    }
+
+    #[test]
+    fn wrong_join_token_is_reported_in_its_line_and_not_repeated() {
+        let shape = "join_tokens entry must have 16 to 128 characters of A-Z, a-z, 0-9, - and _";
+        let text = "[access]\njoin_tokens = [\n  \"0123456789abcdef\",\n  \"hunter2\",\n  \"0123456789abcde/\",\n  7,\n]\n";
+        assert_eq!(
+            faults(text),
+            format!("f:4: {shape}\nf:5: {shape}\nf:6: join_tokens entry must be text in quotes")
+        );
+        assert_eq!(
+            faults("access.join_tokens = \"0123456789abcdef\""),
+            "f:1: join_tokens must be a list of texts in quotes"
+        );
+        let list = |count: usize| "\"0123456789abcdef\",".repeat(count);
+        assert_eq!(
+            faults(&format!("access.join_tokens = [{}]", list(101))),
+            "f:1: join_tokens must have at most 100 entries"
+        );
+        let file = format!("access.join_tokens = [{}]", list(100));
+        let config = Config::load(Some((Path::new("f"), &file)), &Flags::default()).unwrap();
+        assert_eq!(config.access.join_tokens.len(), 100);
+        assert!(!format!("{config:?}").contains("0123456789abcdef"));
     }
 
     #[test]

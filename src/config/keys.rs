@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::model::access::Network;
+use crate::model::join_token::JoinToken;
 use crate::model::limits::{BODY_BYTES_MAX, Limits, MESSAGE_OVERHEAD_BYTES};
 
 use super::Config;
@@ -36,7 +37,12 @@ pub(super) enum Kind {
         set: fn(&mut Config, u64),
     },
     /// A list of networks.
-    Networks(fn(&mut Config, Vec<Network>)),
+    Networks {
+        may_be_empty: bool,
+        set: fn(&mut Config, Vec<Network>),
+    },
+    /// A list of secrets.
+    JoinTokens(fn(&mut Config, Vec<JoinToken>)),
     /// A whole number within bounds, both included.
     Number {
         min: u64,
@@ -70,7 +76,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 41] = [
+pub(super) static KEYS: [Key; 57] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -80,7 +86,23 @@ pub(super) static KEYS: [Key; 41] = [
     Key {
         table: "access",
         name: "websocket_from",
-        kind: Kind::Networks(|c, networks| c.access.websocket_from = networks),
+        kind: Kind::Networks {
+            may_be_empty: false,
+            set: |c, networks| c.access.websocket_from = networks,
+        },
+    },
+    Key {
+        table: "access",
+        name: "join_tokens",
+        kind: Kind::JoinTokens(|c, tokens| c.access.join_tokens = tokens),
+    },
+    Key {
+        table: "access",
+        name: "trusted_proxies",
+        kind: Kind::Networks {
+            may_be_empty: true,
+            set: |c, networks| c.access.trusted_proxies = networks,
+        },
     },
     Key {
         table: "broadcasts",
@@ -117,7 +139,10 @@ pub(super) static KEYS: [Key; 41] = [
     Key {
         table: "simplepush",
         name: "udp_from",
-        kind: Kind::Networks(|c, networks| c.simplepush.udp_from = networks),
+        kind: Kind::Networks {
+            may_be_empty: false,
+            set: |c, networks| c.simplepush.udp_from = networks,
+        },
     },
     Key {
         table: "simplepush",
@@ -183,8 +208,50 @@ pub(super) static KEYS: [Key; 41] = [
     number("connections_max", 2, 1_000_000, |l, n| {
         l.connections_max = size(n)
     }),
+    number("connections_per_address_max", 1, 1_000_000, |l, n| {
+        l.connections_per_address_max = size(n);
+    }),
+    number("websockets_per_address_max", 1, 1_000_000, |l, n| {
+        l.websockets_per_address_max = size(n);
+    }),
+    number("newcomer_rate_per_min_max", 1, 1_000_000, |l, n| {
+        l.newcomer_rate_per_min_max = count(n);
+    }),
+    number("newcomer_burst_max", 1, 1_000_000, |l, n| {
+        l.newcomer_burst_max = count(n);
+    }),
+    number("registration_rate_per_min_max", 1, 1_000_000, |l, n| {
+        l.registration_rate_per_min_max = count(n);
+    }),
+    number("registration_burst_max", 1, 1_000_000, |l, n| {
+        l.registration_burst_max = count(n);
+    }),
     number("subscriptions_per_user_agent_max", 1, 100_000, |l, n| {
         l.subscriptions_per_user_agent_max = count(n);
+    }),
+    number("subscription_rate_per_sec_max", 1, 1_000_000, |l, n| {
+        l.subscription_rate_per_sec_max = count(n);
+    }),
+    number("subscription_burst_max", 1, 1_000_000, |l, n| {
+        l.subscription_burst_max = count(n);
+    }),
+    number("user_agent_rate_per_sec_max", 1, 1_000_000, |l, n| {
+        l.user_agent_rate_per_sec_max = count(n);
+    }),
+    number("user_agent_burst_max", 1, 1_000_000, |l, n| {
+        l.user_agent_burst_max = count(n);
+    }),
+    number("address_rate_per_sec_max", 1, 1_000_000, |l, n| {
+        l.address_rate_per_sec_max = count(n);
+    }),
+    number("address_burst_max", 1, 1_000_000, |l, n| {
+        l.address_burst_max = count(n);
+    }),
+    number("messages_per_subscription_max", 1, 1_000_000, |l, n| {
+        l.messages_per_subscription_max = count(n);
+    }),
+    number("bytes_per_subscription_max", BYTES_MIN, 1 << 40, |l, n| {
+        l.bytes_per_subscription_max = n;
     }),
     number("messages_per_user_agent_max", 1, 1_000_000, |l, n| {
         l.messages_per_user_agent_max = count(n);
@@ -333,7 +400,7 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 21);
+        assert_eq!(compared, 35);
     }
 
     #[test]
@@ -344,7 +411,8 @@ mod tests {
             | Kind::Switch(_)
             | Kind::OneOf { .. }
             | Kind::Whole { .. }
-            | Kind::Networks(_) => None,
+            | Kind::Networks { .. }
+            | Kind::JoinTokens(_) => None,
         });
         let (mut lowest, mut highest) = ("[limits]\n".to_owned(), "[limits]\n".to_owned());
         let mut past = 0;
@@ -361,7 +429,7 @@ mod tests {
                 past += 1;
             }
         }
-        assert_eq!(past, 42);
+        assert_eq!(past, 70);
         assert!(load(&lowest).is_ok());
         assert!(load(&highest).is_ok());
     }

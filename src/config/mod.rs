@@ -154,6 +154,7 @@ pub struct Flags {
 #[cfg(test)]
 mod tests {
     use crate::model::access::Network;
+    use crate::model::join_token::JoinToken;
 
     use super::*;
 
@@ -179,6 +180,8 @@ mod tests {
             durability = "relaxed"
             [access]
             websocket_from = ["private", "203.0.113.0/24"]
+            join_tokens = ["0123456789abcdef"]
+            trusted_proxies = ["127.0.0.1"]
             [broadcasts]
             file = "broadcasts.json"
             poll_secs = 5
@@ -220,6 +223,9 @@ mod tests {
         };
         let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();
         expected.access.websocket_from.push(block);
+        expected.access.join_tokens = vec![JoinToken::new("0123456789abcdef").unwrap()];
+        let proxy = Network::single("127.0.0.1".parse().unwrap()).unwrap();
+        expected.access.trusted_proxies = vec![proxy];
         expected.broadcasts = Broadcasts {
             url: None,
             file: Some(PathBuf::from("broadcasts.json")),

@@ -7,6 +7,7 @@ use log::LevelFilter;
 
 use crate::model::access::Network;
 use crate::model::durability::Durability;
+use crate::model::join_token::{JOIN_TOKEN_CHARS_MAX, JOIN_TOKEN_CHARS_MIN, JoinToken};
 use crate::model::public_url::PublicUrl;
 use crate::model::time::ClockTrust;
 
@@ -137,6 +138,15 @@ pub(super) fn networks(text: &str) -> Result<Vec<Network>, String> {
     network
         .map(|network| vec![network])
         .map_err(|error| error.to_string())
+}
+
+/// One entry of a list of secrets.
+pub(super) fn join_token(text: &str) -> Result<JoinToken, String> {
+    JoinToken::new(text).ok_or_else(|| {
+        format!(
+            "must have {JOIN_TOKEN_CHARS_MIN} to {JOIN_TOKEN_CHARS_MAX} characters of A-Z, a-z, 0-9, - and _"
+        )
+    })
 }
 
 /// The path of a file; whether it is there is seen when it is read.

@@ -6,6 +6,7 @@
 //! fetched from there in their order; no message waits for another one's ack.
 
 mod catching_up;
+mod urgency;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ use crate::model::dialect::Dialect;
 use crate::model::durability::Durability;
 use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::limits::Limits;
-use crate::model::message::PushMessage;
-use crate::model::store::{Deletion, StoreOp, Subscription};
+use crate::model::message::{PushMessage, Urgency};
+use crate::model::store::{Cursors, Deletion, StoreOp, Subscription};
 use crate::model::time::Now;
 use crate::model::version::Version;
 use crate::protocol::client_message::AckCode;
@@ -44,8 +45,12 @@ pub(super) struct Agent {
     /// session ends, because an ack that comes twice cannot be told from another one.
     some_unlisted: bool,
     mode: Mode,
-    /// The last message sent here.
-    cursor: MessageId,
+    /// The last messages sent here.
+    cursors: Cursors,
+    /// Less urgent messages are held back: they wait on flash.
+    urgency_min: Urgency,
+    /// Messages may wait there only because they were not urgent enough.
+    some_held_back: bool,
     /// Messages on their way to flash that this session must fetch.
     to_fetch: usize,
     /// Bytes given to the socket that it has not taken yet.
@@ -57,7 +62,10 @@ pub(super) struct Agent {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Mode {
     Live,
-    CatchingUp { fetching: bool },
+    CatchingUp {
+        /// A page is under way, of messages of at least this urgency.
+        fetching: Option<Urgency>,
+    },
 }
 
 #[derive(Debug)]
@@ -108,7 +116,9 @@ impl Agent {
             unacked: BTreeMap::new(),
             some_unlisted: false,
             mode: Mode::Live,
-            cursor: MessageId::ZERO,
+            cursors: Cursors::START,
+            urgency_min: Urgency::VeryLow,
+            some_held_back: false,
             to_fetch: 0,
             unsent_bytes: 0,
             redelivery_set: false,
@@ -124,7 +134,7 @@ impl Agent {
     ) -> Self {
         Self {
             channels: Channels::loaded(subscriptions),
-            mode: Mode::CatchingUp { fetching: false },
+            mode: Mode::CatchingUp { fetching: None },
             ..Self::new(uaid, session, dialect)
         }
     }
@@ -152,7 +162,7 @@ impl Agent {
     /// Sends a message with TTL 0, or drops it: nobody waits for it.
     pub(super) fn deliver_now_or_never(&mut self, now: Now, post: &Post, desk: &mut Desk) {
         let text = self.frame(&post.message, desk);
-        if self.has_room_for(text.len(), &desk.limits) {
+        if self.wants(&post.message) && self.has_room_for(text.len(), &desk.limits) {
             let version = version_of(&post.message);
             self.list(now, &post.message, version, true, Place::Nowhere, desk);
             self.send(text, &mut desk.out);
@@ -165,7 +175,8 @@ impl Agent {
         let Post { request, message } = post;
         let must_replace_on_flash = self.must_replace_on_flash(&message, desk);
         let list_is_full = self.unacked.len() >= desk.limits.unacked_per_session_max;
-        if self.mode != Mode::Live || must_replace_on_flash || list_is_full {
+        let must_wait = self.mode != Mode::Live || must_replace_on_flash || list_is_full;
+        if must_wait || !self.wants(&message) {
             self.keep_and_fetch(message, None, request, desk);
             return false;
         }
@@ -174,7 +185,7 @@ impl Agent {
             self.keep_and_fetch(message, None, request, desk);
             return false;
         }
-        self.cursor = message.id;
+        self.cursors.advance(self.urgency_min, message.id);
         let held = Held {
             message: Arc::clone(&message),
             request,
@@ -188,7 +199,7 @@ impl Agent {
         true
     }
 
-    /// Sends a message to flash, from where this session will fetch it.
+    /// Sends a message to flash, from where this session will fetch it if it is urgent enough.
     ///
     /// `lost`: as in [`StoreOp::Enqueue`].
     pub(super) fn keep_and_fetch(
@@ -198,8 +209,11 @@ impl Agent {
         request: RequestId,
         desk: &mut Desk,
     ) {
+        if !self.wants(&message) {
+            return self.hold_back(message, lost, request, desk);
+        }
         if self.mode == Mode::Live {
-            self.mode = Mode::CatchingUp { fetching: false };
+            self.mode = Mode::CatchingUp { fetching: None };
         }
         self.to_fetch = self.to_fetch.saturating_add(1);
         let fate = Fate {
@@ -247,13 +261,17 @@ impl Agent {
                 out.store(StoreOp::Disown { uaid, channel }, Waiting::Nobody);
             }
         }
+        let channel = unacked.as_ref().map(|unacked| unacked.channel);
         match unacked.map(|unacked| unacked.place) {
             Some(Place::Held(held)) => {
-                Counters::add(&mut out.counters.messages_never_written);
-                out.release(held.message.cost_bytes());
+                out.never_write(self.uaid, &held.message);
                 out.accept(held.request);
             }
-            Some(Place::Nowhere) => {}
+            Some(Place::Nowhere) => {
+                if let Some(channel) = channel {
+                    out.cost_nothing(self.uaid, channel);
+                }
+            }
             place @ (Some(Place::Flash(_)) | None) => {
                 // Acked before it was written: it is in good hands, whatever becomes of the write.
                 if let Some(Place::Flash(Some(request))) = place {
@@ -385,7 +403,7 @@ impl Agent {
             return false;
         }
         let mut held = None;
-        let mut on_flash = self.some_unlisted;
+        let mut on_flash = self.some_unlisted || self.some_held_back;
         for (id, unacked) in &self.unacked {
             match &unacked.place {
                 Place::Held(older) if replaces(newer, &older.message) => held = Some(*id),

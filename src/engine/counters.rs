@@ -36,6 +36,16 @@ pub struct Counters {
     pub messages_refused: u64,
     /// Push messages refused for the gateway's own state (429, 503).
     pub messages_turned_away: u64,
+    /// Of those, because they came too fast for the subscription.
+    pub messages_over_subscription_rate: u64,
+    /// Of those, because they came too fast for the user agent.
+    pub messages_over_user_agent_rate: u64,
+    /// Of those, because they came too fast from one address.
+    pub messages_over_address_rate: u64,
+    /// Of those, because as much as may waited for the subscription already.
+    pub messages_over_subscription_quota: u64,
+    /// Of those, because as much as may waited for the user agent already.
+    pub messages_over_user_agent_quota: u64,
     /// VAPID tokens whose signature was checked and which were right in all else.
     pub vapid_verified: u64,
     /// VAPID tokens that had been verified before: no signature was checked.
@@ -48,6 +58,9 @@ pub struct Counters {
     pub messages_acked: u64,
     /// Acked in time: never written to flash.
     pub messages_never_written: u64,
+    /// Push messages that went to flash only because their user agent, which was there, wanted none
+    /// of so low an urgency.
+    pub messages_held_back: u64,
     /// Push messages written to flash.
     pub messages_stored: u64,
     /// Acks with code 101: the application server encrypts wrongly.
@@ -60,8 +73,22 @@ pub struct Counters {
     pub messages_expired: u64,
     /// Subscriptions made.
     pub registrations: u64,
+    /// Registrations refused because the user agent has as many subscriptions as it may.
+    pub registrations_over_user_agent_max: u64,
+    /// Registrations refused because too many came from one address.
+    pub registrations_over_address_rate: u64,
+    /// Registrations of new user agents refused because too many of them came from one address.
+    pub newcomers_over_address_rate: u64,
     /// Subscriptions ended.
     pub unregistrations: u64,
+    /// Websockets refused because of where the user agent is.
+    pub websockets_forbidden: u64,
+    /// Websockets refused because too many are open from one address.
+    pub websockets_over_address_max: u64,
+    /// Connections turned away because too many are open.
+    pub connections_over_max: u64,
+    /// Connections turned away because too many are open from one address.
+    pub connections_over_address_max: u64,
     /// Websockets closed for a fault of the user agent.
     pub websockets_faulted: u64,
     /// Websockets closed because they fell silent.

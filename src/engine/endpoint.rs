@@ -53,6 +53,9 @@ impl Engine {
     /// message itself. Whether an absent user agent has the subscription only the storage knows,
     /// so there a fault of the message waits for that answer.
     pub(super) fn post(&mut self, now: Now, request: RequestId, target: &Target, head: Request) {
+        if let Err(problem) = self.admit_sender(now, self.access.source(head.peer)) {
+            return self.refuse(request, problem);
+        }
         let endpoint = &target.endpoint;
         if let Err(problem) = self.authorize(now, endpoint, &head) {
             return self.refuse(request, problem);
@@ -69,6 +72,9 @@ impl Engine {
             (Ok(posted), _) => posted,
         };
 
+        if let Err(problem) = self.admit_message(now, endpoint) {
+            return self.refuse(request, problem);
+        }
         let is_update = matches!(posted, Posted::Update(_));
         let message = self.accept_posted(now, endpoint, posted);
         if !self.has_room_for(&message) {
@@ -181,15 +187,15 @@ impl Engine {
         // What a SimplePush user agent cannot read becomes "there is something new".
         let agent = self.agent_of(endpoint);
         let speaks_simplepush = agent.is_some_and(|agent| agent.dialect() == Dialect::SimplePush);
-        let (topic, payload) = match payload {
+        let (topic, urgency, payload) = match payload {
             Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_) if speaks_simplepush => {
                 let update = VersionUpdate::bare(self.next_version(endpoint));
-                (None, Payload::Update(update))
+                (None, Urgency::default(), Payload::Update(update))
             }
             payload @ (Payload::Empty
             | Payload::Encrypted(_)
             | Payload::Raw(_)
-            | Payload::Update(_)) => (topic, payload),
+            | Payload::Update(_)) => (topic, urgency, payload),
         };
         if let (Some(update), Some((agent, _))) = (payload.update(), self.agent_of_mut(endpoint)) {
             let version = update.version.version();

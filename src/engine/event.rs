@@ -66,6 +66,8 @@ pub enum Input<'a> {
         /// What it asks.
         head: Box<Request>,
     },
+    /// A connection was turned away before it could say anything. It is only counted.
+    TurnedAway(TurnedAway),
     /// The source of broadcasts has been read: each with its version.
     Broadcasts(BTreeMap<String, String>),
     /// Replies of the storage thread, in the order of their operations.
@@ -74,6 +76,15 @@ pub enum Input<'a> {
     Timeout,
     /// The process is asked to end. [`Output::Stopped`] follows.
     Stop,
+}
+
+/// Why a connection was turned away.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TurnedAway {
+    /// Too many are open.
+    TooMany,
+    /// Too many are open from its address.
+    TooManyOfAddress,
 }
 
 /// A websocket that has opened.

@@ -4,21 +4,24 @@
 use super::agent::Post;
 use super::endpoint::Posted;
 use super::{Engine, RequestId};
+use crate::model::access::Source;
 use crate::model::dialect::Dialect;
 use crate::model::limits::NOTIFY_TTL_SECS;
 use crate::model::message::{Payload, Ttl};
 use crate::model::time::Now;
+use crate::protocol::http::Request;
 use crate::protocol::matrix::{self, Notification};
 use crate::protocol::problem::Problem;
-use crate::protocol::push_request::{Body, Draft};
+use crate::protocol::push_request::Draft;
 
 impl Engine {
-    pub(super) fn notify(&mut self, now: Now, request: RequestId, body: Body) {
+    pub(super) fn notify(&mut self, now: Now, request: RequestId, head: Request) {
+        let source = self.access.source(head.peer);
         let Notification {
             pushkeys,
             urgency,
             body,
-        } = match matrix::read(body) {
+        } = match matrix::read(head.body) {
             Ok(notification) => notification,
             Err(problem) => return self.refuse(request, problem),
         };
@@ -33,13 +36,20 @@ impl Engine {
                 urgency,
                 payload: Payload::Raw(body.clone()),
             };
-            self.notify_one(now, request, pushkey, draft);
+            self.notify_one(now, request, source, pushkey, draft);
         }
     }
 
     /// A subscription that is restricted to a VAPID key takes nothing from here: a homeserver has
     /// none.
-    fn notify_one(&mut self, now: Now, whole: RequestId, pushkey: Box<str>, draft: Draft) {
+    fn notify_one(
+        &mut self,
+        now: Now,
+        whole: RequestId,
+        source: Option<Source>,
+        pushkey: Box<str>,
+        draft: Draft,
+    ) {
         let token = matrix::endpoint_token(&pushkey);
         let target = token.and_then(|token| {
             self.target(token, Dialect::WebPush, |endpoint| {
@@ -50,9 +60,15 @@ impl Engine {
         let Some(target) = target else {
             return self.desk.out.refuse(request, Problem::BadToken);
         };
+        if let Err(problem) = self.admit_sender(now, source) {
+            return self.desk.out.refuse(request, problem);
+        }
         let subscribed = self.is_subscribed(&target);
         if subscribed == Some(false) && target.lost.is_none() {
             return self.desk.out.refuse(request, Problem::NoSubscription);
+        }
+        if let Err(problem) = self.admit_message(now, &target.endpoint) {
+            return self.desk.out.refuse(request, problem);
         }
         let message = self.accept_posted(now, &target.endpoint, Posted::Message(draft));
         if !self.has_room_for(&message) {

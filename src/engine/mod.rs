@@ -7,6 +7,7 @@
 //! 3. [`Engine::next_deadline`] says when to call `handle` with [`Input::Timeout`] if nothing else
 //!    comes first.
 
+mod admission;
 mod agent;
 mod authorization;
 mod broadcasts;
@@ -32,6 +33,7 @@ mod version_clock;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use admission::Admission;
 use authorization::VerifiedTokens;
 use broadcasts::Broadcasts;
 use counters::Snapshot;
@@ -52,7 +54,7 @@ use crate::model::unifiedpush::UnifiedPush;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 
-pub use event::{CloseReason, Input, Opening, Output, RequestId, SessionId, Violation};
+pub use event::{CloseReason, Input, Opening, Output, RequestId, SessionId, TurnedAway, Violation};
 
 /// How often expired messages are swept from flash. A message is never *delivered* after its TTL;
 /// this only makes room.
@@ -68,6 +70,7 @@ const SAVE_TIME_INTERVAL: Duration = Duration::from_secs(3600);
 pub struct Engine {
     desk: Desk,
     access: Access,
+    admission: Admission,
     /// Open websockets.
     sessions: BTreeMap<SessionId, Session>,
     /// Which of them is a user agent's newest.
@@ -115,6 +118,7 @@ impl Engine {
             desk.out.store(StoreOp::Sleepers, Waiting::Sleepers);
         }
         Some(Self {
+            admission: Admission::new(now, &desk.limits),
             desk,
             access,
             sessions: BTreeMap::new(),
@@ -145,11 +149,13 @@ impl Engine {
             Input::AllSent { session } => self.session_all_sent(now, session),
             Input::Gone { session } => self.session_gone(session),
             Input::Request { request, head } => self.request(now, request, *head),
+            Input::TurnedAway(why) => self.turned_away(why),
             Input::Broadcasts(versions) => self.broadcasts_read(versions),
             Input::Stored(replies) => self.stored(now, replies),
             Input::Timeout => self.timeout(now),
             Input::Stop => self.begin_stop(now),
         }
+        self.give_tokens_back();
         if self.stop == Stop::Waiting && self.desk.out.waiting_len() == 0 {
             self.stop = Stop::Done;
             self.desk.out.push(Output::Stopped);

@@ -40,6 +40,8 @@ pub(super) struct Outbox {
     deletions: Vec<Deletion>,
     deletions_due: Option<Instant>,
     held_bytes: usize,
+    /// Messages of these were acked and cost no flash, since somebody looked.
+    cost_nothing: Vec<(Uaid, ChannelId)>,
     quota: Quota,
     delete_delay: std::time::Duration,
     pub(super) counters: Counters,
@@ -119,7 +121,10 @@ impl Outbox {
             deletions: Vec::new(),
             deletions_due: None,
             held_bytes: 0,
+            cost_nothing: Vec::new(),
             quota: Quota {
+                subscription_messages_max: limits.messages_per_subscription_max,
+                subscription_bytes_max: limits.bytes_per_subscription_max,
                 messages_max: limits.messages_per_user_agent_max,
                 bytes_max: limits.bytes_per_user_agent_max,
                 total_bytes_max: limits.stored_bytes_max,
@@ -322,6 +327,23 @@ impl Outbox {
 
     pub(super) const fn deletions_due(&self) -> Option<Instant> {
         self.deletions_due
+    }
+
+    /// A held message needs no writing any more.
+    pub(super) fn never_write(&mut self, uaid: Uaid, message: &PushMessage) {
+        Counters::add(&mut self.counters.messages_never_written);
+        self.release(message.cost_bytes());
+        self.cost_nothing(uaid, message.channel);
+    }
+
+    /// A message was acked and cost no flash.
+    pub(super) fn cost_nothing(&mut self, uaid: Uaid, channel: ChannelId) {
+        self.cost_nothing.push((uaid, channel));
+    }
+
+    /// Whose messages cost nothing since the last call.
+    pub(super) fn take_cost_nothing(&mut self) -> Vec<(Uaid, ChannelId)> {
+        std::mem::take(&mut self.cost_nothing)
     }
 
     /// Counts a push message as held in memory.

@@ -69,9 +69,10 @@ impl Engine {
             Err(problem) => return self.refuse(request, problem),
         };
         match (uaid, place) {
-            (None, _) => self.subscribe_over_http(request, None, registration::read, head),
+            (None, _) => self.subscribe_over_http(now, request, None, registration::read, head),
             (Some(uaid), Place::Subscriptions(_)) => {
-                self.subscribe_over_http(request, Some(uaid), registration::read_optional, head);
+                let read = registration::read_optional;
+                self.subscribe_over_http(now, request, Some(uaid), read, head);
             }
             (Some(uaid), Place::Subscription { channel, .. }) => {
                 self.end_over_http(request, uaid, channel);
@@ -116,6 +117,7 @@ impl Engine {
     /// `uaid`: without one a new user agent gets its name as well.
     fn subscribe_over_http(
         &mut self,
+        now: Now,
         request: RequestId,
         uaid: Option<Uaid>,
         read: fn(&crate::protocol::push_request::Body) -> Result<Wish, Problem>,
@@ -129,10 +131,13 @@ impl Engine {
             // The caller has not looked at `Route::mints_names`.
             return self.refuse(request, Problem::NoSuchRoute);
         };
+        let channel = wish.channel.unwrap_or(chosen);
+        if let Err(problem) = self.admit_over_http(now, head.peer, uaid, channel) {
+            return self.refuse(request, problem);
+        }
         let Some(base_url) = self.desk.public_url.as_ref().or(head.base_url.as_ref()) else {
             return self.refuse(request, Problem::BadHost);
         };
-        let channel = wish.channel.unwrap_or(chosen);
         let keyring = &self.desk.keyring;
         let owner = uaid.unwrap_or_else(|| keyring.mint_uaid(name));
         let token = keyring.seal_endpoint(&Endpoint {
@@ -202,6 +207,7 @@ impl Engine {
                 self.respond(request, *answer);
             }
             (Step::Subscribe { .. }, StoreReply::Subscribed(false)) => {
+                Counters::add(&mut self.desk.out.counters.registrations_over_user_agent_max);
                 self.refuse(request, Problem::TooManySubscriptions);
             }
             (Step::List(uaid), StoreReply::Loaded(subscriptions)) => {

@@ -1,5 +1,8 @@
 //! Which request is about what. What comes of it is decided elsewhere.
 
+use std::net::IpAddr;
+
+use super::counters::Counters;
 use super::{Engine, Output, RequestId, Stop};
 use crate::model::dialect::Dialect;
 use crate::model::limits::{BODY_BYTES_MAX, NOTIFY_BYTES_MAX, UPDATE_FORM_BYTES_MAX};
@@ -46,7 +49,7 @@ impl Engine {
             }
             Route::UpdateEndpoint(token) => self.target(token, Dialect::SimplePush, |_| true),
             Route::Message(token) => return self.delete_message(now, request, token),
-            Route::MatrixNotify => return self.notify(now, request, head.body),
+            Route::MatrixNotify => return self.notify(now, request, head),
             Route::Registration { router_type, place } => {
                 return self.registration(now, request, router_type, place, &head);
             }
@@ -89,17 +92,29 @@ impl Engine {
     /// A websocket may be opened on any path that is not used otherwise.
     fn other(&mut self, request: RequestId, head: &Request) {
         let known_url = self.desk.public_url.is_some() || head.base_url.is_some();
+        let source = self.access.source(head.peer);
         match (head.upgrade, head.path.as_str()) {
             _ if self.is_overloaded() => self.refuse(request, Problem::Overloaded),
             (Upgrade::BadWebsocket, _) => self.refuse(request, Problem::BadHandshake),
-            (Upgrade::Websocket, _) if !self.access.allows(head.peer) => {
-                self.refuse(request, Problem::WebsocketForbidden);
+            (Upgrade::Websocket, path) if !self.may_join(head.peer, path) => {
+                Counters::add(&mut self.desk.out.counters.websockets_forbidden);
+                self.respond(request, Problem::WebsocketForbidden.into());
             }
             (Upgrade::Websocket, _) if !known_url => self.refuse(request, Problem::BadHost),
+            (Upgrade::Websocket, _) if !self.admission.has_room_for_websocket(source) => {
+                Counters::add(&mut self.desk.out.counters.websockets_over_address_max);
+                self.respond(request, Problem::TooManyWebsockets.into());
+            }
             (Upgrade::Websocket, _) => self.respond(request, Response::empty(101)),
             (Upgrade::None, "/") => self.respond(request, Response::not_a_website()),
             (Upgrade::None, _) => self.refuse(request, Problem::NoSuchRoute),
         }
+    }
+
+    /// Whether a user agent may connect from there, or by this path, which starts with a slash.
+    fn may_join(&self, peer: IpAddr, path: &str) -> bool {
+        let first = path.split('/').nth(1).unwrap_or_default();
+        self.access.admits(first) || self.access.allows(peer)
     }
 
     pub(super) fn refuse(&mut self, request: RequestId, problem: Problem) {

@@ -4,6 +4,7 @@
 
 mod acking;
 mod subscribing;
+mod urgency;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -154,6 +155,7 @@ impl Engine {
         };
         let at = now.monotonic.checked_add(timeout);
         self.deadlines.set(id, &mut session.alarm, at);
+        self.admission.websocket_opened(self.access.source(peer));
         self.sessions.insert(id, session);
     }
 
@@ -203,7 +205,7 @@ impl Engine {
                 self.acks(now, id, &updates);
             }
             (State::Identified(_), ClientMessage::Register { channel, key }) => {
-                self.webpush_register(id, channel, key);
+                self.webpush_register(now, id, channel, key);
             }
             (State::Identified(_), ClientMessage::Unregister { channel }) => {
                 self.unregister(id, channel, server_message::dashed(channel).into());
@@ -211,6 +213,7 @@ impl Engine {
             (State::Identified(_), ClientMessage::Nack) => {
                 Counters::add(&mut self.desk.out.counters.nacks);
             }
+            (State::Identified(_), ClientMessage::Urgency(min)) => self.set_urgency(now, id, min),
             (State::Identified(_), ClientMessage::BroadcastSubscribe(wanted)) => {
                 let wanted = wanted.iter().map(|(id, has)| (&**id, &**has));
                 self.broadcast_subscribe(id, wanted);
@@ -473,6 +476,8 @@ impl Engine {
     fn remove_session(&mut self, id: SessionId) -> Option<Session> {
         self.leave(id, CloseReason::GoingAway);
         let mut session = self.sessions.remove(&id)?;
+        let source = self.access.source(session.peer);
+        self.admission.websocket_closed(source);
         self.deadlines.set(id, &mut session.alarm, None);
         self.broadcasts.forget(id);
         Some(session)

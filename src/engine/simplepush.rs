@@ -46,7 +46,7 @@ impl Engine {
             }
             (State::Identified(_), SimplePushMessage::Register(registration)) => {
                 let SpelledChannel { channel, spelling } = registration;
-                self.register(id, channel, spelling, None);
+                self.register(now, id, channel, spelling, None);
             }
             (State::Identified(_), SimplePushMessage::Unregister { channel, spelling }) => {
                 match channel {

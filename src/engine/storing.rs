@@ -124,7 +124,14 @@ impl Engine {
                 }
             }
             Some(EnqueueOutcome::NoSubscription) => out.refuse(request, Problem::NoSubscription),
-            Some(EnqueueOutcome::QueueFull) => out.refuse(request, Problem::QueueFull),
+            Some(EnqueueOutcome::SubscriptionFull) => {
+                Counters::add(&mut out.counters.messages_over_subscription_quota);
+                out.refuse(request, Problem::SubscriptionFull);
+            }
+            Some(EnqueueOutcome::QueueFull) => {
+                Counters::add(&mut out.counters.messages_over_user_agent_quota);
+                out.refuse(request, Problem::QueueFull);
+            }
             Some(EnqueueOutcome::StoreFull) => out.refuse(request, Problem::StoreFull),
             None => out.refuse(request, Problem::StorageFault),
         }

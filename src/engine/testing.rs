@@ -1,5 +1,6 @@
 //! What the tests of this layer share: an engine on a table, with short words for what happens to it.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply, Subscript
 use crate::model::time::{Now, ServiceTime, UnixTime};
 use crate::model::unifiedpush::UnifiedPush;
 use crate::model::version::Version;
-use crate::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
+use crate::protocol::http::{BaseUrl, Request, Response, Scheme, Upgrade};
 use crate::protocol::keyring::Keyring;
 use crate::protocol::push_request::{Body, PushHeaders};
 
@@ -33,6 +34,10 @@ pub(super) struct Table {
     /// The `Host` of requests.
     pub(super) reached_by: &'static str,
     pub(super) asked: Vec<StoreOp>,
+    /// Who sends requests and opens websockets.
+    pub(super) peer: IpAddr,
+    /// Whole answers to requests.
+    pub(super) responses: HashMap<u64, Response>,
 }
 
 /// What came out for others than the storage.
@@ -89,6 +94,8 @@ impl Table {
             names: 0,
             reached_by: "pi",
             asked: Vec::new(),
+            peer: PEER,
+            responses: HashMap::new(),
         };
         assert_eq!(table.input(Input::Timeout), []);
         table
@@ -108,7 +115,11 @@ impl Table {
                 Output::Pause { session } => Out::Paused(session.0),
                 Output::Resume { session } => Out::Resumed(session.0),
                 Output::Close { session, reason } => Out::Closed(session.0, reason),
-                Output::Respond { request, response } => Out::Answered(request.0, response.status),
+                Output::Respond { request, response } => {
+                    let status = response.status;
+                    self.responses.insert(request.0, response);
+                    Out::Answered(request.0, status)
+                }
                 Output::Datagram { to } => Out::Woken(to),
                 Output::AskProxy { wakeup, .. } => Out::AskedToWake(wakeup.address),
                 Output::Stopped => Out::Stopped,
@@ -151,7 +162,7 @@ impl Table {
         let id = self.name();
         let outs = self.input(Input::Opened(Opening {
             session: SessionId(id),
-            peer: PEER,
+            peer: self.peer,
             base_url: BaseUrl::of_host(Scheme::Http, "pi"),
             simplepush_path: false,
             random: id.to_be_bytes(),
@@ -229,14 +240,30 @@ impl Table {
         path: &str,
         headers: PushHeaders,
     ) -> (u64, Vec<Out>) {
+        self.ask(method, path, headers, Upgrade::None)
+    }
+
+    /// Asks for a websocket; the answer.
+    pub(super) fn handshake(&mut self, path: &str) -> Response {
+        let (request, _) = self.ask("GET", path, PushHeaders::default(), Upgrade::Websocket);
+        self.responses[&request].clone()
+    }
+
+    fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: PushHeaders,
+        upgrade: Upgrade,
+    ) -> (u64, Vec<Out>) {
         let id = self.name();
         let head = Request {
-            peer: PEER,
+            peer: self.peer,
             method: method.to_owned(),
             path: path.to_owned(),
             query: None,
             base_url: BaseUrl::of_host(Scheme::Http, self.reached_by),
-            upgrade: Upgrade::None,
+            upgrade,
             headers,
             body: Body::Whole(Vec::new()),
             random: Some([u8::try_from(id).unwrap(); 24]),

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -17,7 +18,10 @@ use super::datagrams::Datagrams;
 use super::http::Opened;
 use super::mailbox::Mailbox;
 use super::wakeup_proxy::WakeupProxy;
-use crate::engine::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId};
+use crate::engine::{
+    CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, TurnedAway,
+};
+use crate::model::access::{Access, Source};
 use crate::model::limits::Limits;
 use crate::model::store::{StoreOp, StoreReply};
 use crate::protocol::http::{Request, Response};
@@ -28,6 +32,7 @@ pub struct Gateway {
     clock: Clock,
     executor: Rc<LocalExecutor<'static>>,
     limits: Limits,
+    access: Access,
     sockets: RefCell<HashMap<SessionId, Rc<Mailbox<Order>>>>,
     requests: RefCell<HashMap<RequestId, Rc<Mailbox<Response>>>>,
     store: Sender<Vec<StoreOp>>,
@@ -41,6 +46,8 @@ pub struct Gateway {
     stopping: (Sender<()>, Receiver<()>),
     /// Open connections, those in their closing handshake included.
     connections: Cell<usize>,
+    /// The same of each address: no more entries than there are.
+    connections_of: RefCell<HashMap<Source, usize>>,
     connection_ended: Mailbox<()>,
     last_id: Cell<u64>,
 }
@@ -60,7 +67,7 @@ impl Gateway {
     pub fn new(
         engine: Engine,
         clock: Clock,
-        limits: Limits,
+        (limits, access): (Limits, Access),
         store: Sender<Vec<StoreOp>>,
         executor: Rc<LocalExecutor<'static>>,
     ) -> Rc<Self> {
@@ -69,6 +76,7 @@ impl Gateway {
             clock,
             executor,
             limits,
+            access,
             sockets: RefCell::default(),
             requests: RefCell::default(),
             store,
@@ -79,6 +87,7 @@ impl Gateway {
             stopped: Mailbox::new(),
             stopping: unbounded(),
             connections: Cell::new(0),
+            connections_of: RefCell::default(),
             connection_ended: Mailbox::new(),
             last_id: Cell::new(0),
         })
@@ -87,6 +96,11 @@ impl Gateway {
     /// Bounds and timeouts, for the parts of `io` that hold them.
     pub const fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Who may do what, for those who must know where a peer is.
+    pub(super) const fn access(&self) -> &Access {
+        &self.access
     }
 
     /// Most bytes of a request's body that are worth reading.
@@ -239,14 +253,26 @@ impl Gateway {
         let _ = self.stopping.1.recv().await;
     }
 
-    /// One of the connections that may be open, if there is one left.
-    pub(super) fn take_place(self: &Rc<Self>) -> Option<Place> {
+    /// One of the connections that may be open, if there is one left for `peer`.
+    pub(super) fn take_place(self: &Rc<Self>, peer: IpAddr) -> Result<Place, TurnedAway> {
         let open = self.connections.get();
         if open >= self.limits.connections_max {
-            return None;
+            return Err(TurnedAway::TooMany);
+        }
+        let source = self.access.source(peer);
+        if let Some(source) = source {
+            let mut all = self.connections_of.borrow_mut();
+            let own = all.get(&source).copied().unwrap_or(0);
+            if own >= self.limits.connections_of_one_address_max() {
+                return Err(TurnedAway::TooManyOfAddress);
+            }
+            all.insert(source, own.saturating_add(1));
         }
         self.connections.set(open.saturating_add(1));
-        Some(Place(Rc::clone(self)))
+        Ok(Place {
+            gateway: Rc::clone(self),
+            source,
+        })
     }
 
     /// Answers the operator's console. Ends when there is no console.
@@ -266,14 +292,27 @@ impl Gateway {
 }
 
 /// One open connection; its place is free again when this is dropped.
-pub(super) struct Place(Rc<Gateway>);
+pub(super) struct Place {
+    gateway: Rc<Gateway>,
+    source: Option<Source>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let open = self.0.connections.get().saturating_sub(1);
-        self.0.connections.set(open);
+        let gateway = &self.gateway;
+        if let Some(source) = self.source {
+            let mut all = gateway.connections_of.borrow_mut();
+            let own = all.get(&source).copied().unwrap_or(0).saturating_sub(1);
+            if own == 0 {
+                all.remove(&source);
+            } else {
+                all.insert(source, own);
+            }
+        }
+        let open = gateway.connections.get().saturating_sub(1);
+        gateway.connections.set(open);
         if open == 0 {
-            self.0.connection_ended.put(());
+            gateway.connection_ended.put(());
         }
     }
 }
@@ -286,5 +325,85 @@ struct Forget<'a> {
 impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.gateway.requests.borrow_mut().remove(&self.request);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Settings;
+    use crate::model::durability::Durability;
+    use crate::model::ids::DatabaseId;
+    use crate::model::simplepush::SimplePush;
+    use crate::model::store::Opened;
+    use crate::model::time::{ClockTrust, ServiceTime};
+    use crate::model::unifiedpush::UnifiedPush;
+    use crate::model::version::Version;
+    use crate::protocol::keyring::Keyring;
+
+    fn gateway(limits: Limits) -> Rc<Gateway> {
+        let clock = Clock::new(ClockTrust::Never);
+        let settings = Settings {
+            limits: limits.clone(),
+            durability: Durability::Strict,
+            simplepush: SimplePush::default(),
+            unifiedpush: UnifiedPush::default(),
+            public_url: None,
+            access: Access::default(),
+            keyring: Keyring::new(&[[7; 32]]).unwrap(),
+            opened: Opened {
+                database: DatabaseId([1; 8]),
+                run: 1,
+                service_time: ServiceTime::default(),
+                version_clock: Version::from_secs(0),
+            },
+        };
+        let engine = Engine::new(clock.read(), settings).unwrap();
+        let executor = Rc::new(LocalExecutor::new());
+        let store = unbounded().0;
+        Gateway::new(engine, clock, (limits, Access::default()), store, executor)
+    }
+
+    fn host(last: u8) -> IpAddr {
+        IpAddr::from([192, 168, 1, last])
+    }
+
+    #[test]
+    fn address_takes_its_connections_and_no_more_and_others_have_theirs() {
+        let gateway = gateway(Limits {
+            connections_max: 6,
+            connections_per_address_max: 2,
+            ..Limits::default()
+        });
+        let take = |peer| gateway.take_place(peer).map_err(|why| format!("{why:?}"));
+        let first = take(host(1)).ok();
+        let second = take(host(1)).ok();
+        assert!(first.is_some() && second.is_some());
+        assert_eq!(take(host(1)).err().unwrap(), "TooManyOfAddress");
+        let other = take(host(2)).ok();
+        // The board itself has no limit of its own, and shares that of all.
+        let board: Vec<Place> = (0..3)
+            .map(|_| take(IpAddr::from([127, 0, 0, 1])).ok().unwrap())
+            .collect();
+        assert_eq!(take(host(3)).err().unwrap(), "TooMany");
+
+        drop(first);
+        let again = take(host(1)).ok();
+        assert!(again.is_some());
+        drop((second, other, board, again));
+        assert_eq!(gateway.connections.get(), 0);
+        assert!(gateway.connections_of.borrow().is_empty());
+    }
+
+    #[test]
+    fn no_address_takes_more_than_half_of_all_connections() {
+        let gateway = gateway(Limits {
+            connections_max: 4,
+            ..Limits::default()
+        });
+        let places: Vec<Place> = (0..4)
+            .filter_map(|_| gateway.take_place(host(1)).ok())
+            .collect();
+        assert_eq!(places.len(), 2);
     }
 }

@@ -26,6 +26,7 @@ use super::entropy;
 use super::gateway::{Gateway, Place};
 use super::stream::Stream;
 use super::websocket;
+use crate::protocol::forwarded;
 use crate::protocol::http::{BaseUrl, Request, Response, Scheme, Upgrade};
 use crate::protocol::problem::Problem;
 use crate::protocol::push_request::{Body, PushHeaders};
@@ -135,14 +136,20 @@ async fn answer(
     let upgrade = upgrade(&head.method, head.version, &head.headers);
     let base_url = text(&head.headers, &HOST).and_then(|host| BaseUrl::of_host(link.scheme, &host));
     let path = head.uri.path();
-    let simplepush_path = path == SIMPLEPUSH_PATH;
+    // Also behind a join token, or whatever a proxy puts before it.
+    let simplepush_path = path.ends_with(SIMPLEPUSH_PATH);
+    let access = gateway.access();
+    let forwarded_for = text(&head.headers, &HeaderName::from_static("x-forwarded-for"));
+    let peer = forwarded::peer(link.peer, forwarded_for.as_deref(), |address| {
+        access.trusts(address)
+    });
     let bytes_max = gateway.body_bytes_max(head.method.as_str(), path);
     let body = read_body(body, bytes_max, gateway.limits().request_timeout).await;
     // What was not read cannot be skipped over: the next request would start inside of it.
     unread.set(!matches!(body, Body::Whole(_)));
     let mut response = gateway
         .request(Request {
-            peer: link.peer,
+            peer,
             method: head.method.as_str().to_owned(),
             path: path.to_owned(),
             query: head.uri.query().map(str::to_owned),
@@ -155,7 +162,7 @@ async fn answer(
         .await;
     if response.status == 101 {
         *opened.borrow_mut() = Some(Opened {
-            peer: link.peer,
+            peer,
             base_url,
             simplepush_path,
         });

@@ -15,6 +15,7 @@ use super::http::{self, Link};
 use super::stream::Stream;
 use super::tls::Tls;
 use super::warned::Warned;
+use crate::engine::{Input, TurnedAway};
 use crate::protocol::http::Scheme;
 use crate::protocol::problem::Problem;
 
@@ -43,11 +44,20 @@ fn accept(
     peer: SocketAddr,
     warned: &mut Warned,
 ) {
-    let Some(place) = gateway.take_place() else {
-        let limit = gateway.limits().connections_max;
-        return warned.say(format_args!(
-            "connection turned away connections_max={limit}"
-        ));
+    let place = match gateway.take_place(peer.ip()) {
+        Ok(place) => place,
+        Err(why) => {
+            gateway.turn(Input::TurnedAway(why));
+            let limits = gateway.limits();
+            let (name, limit) = match why {
+                TurnedAway::TooMany => ("connections_max", limits.connections_max),
+                TurnedAway::TooManyOfAddress => (
+                    "connections_per_address_max",
+                    limits.connections_of_one_address_max(),
+                ),
+            };
+            return warned.say(format_args!("connection turned away {name}={limit}"));
+        }
     };
     // Push messages are small and should leave at once. A socket that refuses is closed already.
     let _ = stream.set_nodelay(true);

@@ -5,18 +5,63 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::join_token::JoinToken;
+
 /// Who may do what.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Access {
     /// Where user agents may open a websocket from.
     pub websocket_from: Vec<Network>,
+    /// What lets a user agent in from anywhere else.
+    pub join_tokens: Vec<JoinToken>,
+    /// Reverse proxies, whose word is taken for where a request comes from.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Access {
-    /// Whether a user agent at `address` may open a websocket.
+    /// Whether a user agent at `address` may open a websocket without a join token.
     pub fn allows(&self, address: IpAddr) -> bool {
         let holds = |network: &Network| network.contains(address);
         self.websocket_from.iter().any(holds)
+    }
+
+    /// Whether `text` is a join token. All of them are looked at, so that the time tells nothing.
+    pub fn admits(&self, text: &str) -> bool {
+        let tokens = self.join_tokens.iter();
+        tokens.fold(false, |found, token| found | token.is(text))
+    }
+
+    /// Whether what the peer at `address` says of others is believed.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let holds = |network: &Network| network.contains(address);
+        self.trusted_proxies.iter().any(holds)
+    }
+
+    /// Whom limits for each address hold responsible for what comes from `address`.
+    ///
+    /// Nobody, where it is this board itself or a trusted proxy that does not say for whom it asks:
+    /// behind a loopback address are the operator's own programs, or a proxy and with it everybody.
+    pub fn source(&self, address: IpAddr) -> Option<Source> {
+        let address = address.to_canonical();
+        let is_anybody = address.is_loopback() || self.trusts(address);
+        (!is_anybody).then(|| Source::of(address))
+    }
+}
+
+/// An address as limits count it. All addresses of an IPv6 /64 are one: a single host has as many of
+/// them as it likes (RFC 6177).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Source(IpAddr);
+
+impl Source {
+    fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+            }
+            v4 @ IpAddr::V4(_) => v4,
+        })
     }
 }
 
@@ -25,6 +70,8 @@ impl Default for Access {
     fn default() -> Self {
         Self {
             websocket_from: Network::PRIVATE.to_vec(),
+            join_tokens: Vec::new(),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -211,9 +258,48 @@ mod tests {
     }
 
     #[test]
+    fn limits_hold_an_ipv4_address_or_an_ipv6_network_responsible_and_never_this_board() {
+        let source = |address| Access::default().source(ip(address));
+        assert!(source("203.0.113.7").is_some());
+        assert_eq!(source("203.0.113.7"), source("::ffff:203.0.113.7"));
+        assert_ne!(source("203.0.113.7"), source("203.0.113.8"));
+        assert_eq!(source("2001:db8:1:2::1"), source("2001:db8:1:2:ffff::"));
+        assert_ne!(source("2001:db8:1:2::1"), source("2001:db8:1:3::1"));
+        for board in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(source(board), None);
+        }
+    }
+
+    #[test]
+    fn trusted_proxy_stands_for_nobody_it_does_not_name() {
+        let access = Access {
+            trusted_proxies: vec![Network::new(ip("10.0.0.0"), 8).unwrap()],
+            ..Access::default()
+        };
+        assert!(access.trusts(ip("10.1.2.3")) && access.trusts(ip("::ffff:10.1.2.3")));
+        assert!(!access.trusts(ip("127.0.0.1")));
+        assert_eq!(access.source(ip("10.1.2.3")), None);
+        assert!(access.source(ip("11.1.2.3")).is_some());
+        assert!(!Access::default().trusts(ip("10.1.2.3")));
+    }
+
+    #[test]
+    fn any_join_token_of_the_list_lets_in_and_nothing_else_does() {
+        let token = |text| JoinToken::new(text).unwrap();
+        let access = Access {
+            join_tokens: vec![token("aaaaaaaaaaaaaaaa"), token("bbbbbbbbbbbbbbbbb")],
+            ..Access::default()
+        };
+        assert!(access.admits("aaaaaaaaaaaaaaaa") && access.admits("bbbbbbbbbbbbbbbbb"));
+        assert!(!access.admits("aaaaaaaaaaaaaaab") && !access.admits(""));
+        assert!(!Access::default().admits(""));
+    }
+
+    #[test]
     fn any_network_holds_every_address() {
         let access = Access {
             websocket_from: Network::ANY.to_vec(),
+            ..Access::default()
         };
         for address in [
             "0.0.0.0",
@@ -230,6 +316,7 @@ mod tests {
     fn no_network_lets_nobody_in() {
         let access = Access {
             websocket_from: Vec::new(),
+            ..Access::default()
         };
         assert!(!access.allows(ip("127.0.0.1")));
     }

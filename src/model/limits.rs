@@ -62,6 +62,10 @@ pub const STORAGE_RETRY_AFTER_SECS: u32 = 30;
 /// Room is made by the user agent's return or by expiry: minutes, not seconds.
 pub const QUEUE_RETRY_AFTER_SECS: u32 = 300;
 
+/// User agents are told to come back after this long when their address has too many websockets, in
+/// seconds: another one must end first, and most have a back-off of their own.
+pub const WEBSOCKETS_RETRY_AFTER_SECS: u32 = 60;
+
 /// What may be tuned: by the board profile, by the configuration file, by a test.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Limits {
@@ -100,8 +104,50 @@ pub struct Limits {
     pub superseded_linger: Duration,
     /// Most open connections, websockets and HTTP together. Beyond it new ones are turned away.
     pub connections_max: usize,
+    /// Most open connections of one address; never more than half of `connections_max`, so that no one
+    /// address can take them all.
+    pub connections_per_address_max: usize,
+    /// Most open websockets of one address. Beyond it: 429.
+    ///
+    /// Everybody in a house, an office or behind a mobile network may be one address.
+    pub websockets_per_address_max: usize,
+    /// New user agents of one address, each minute for long: those that register for the first time.
+    /// Beyond it the register is answered with status 429.
+    pub newcomer_rate_per_min_max: u32,
+    /// The same at once, after a pause: a whole school that is set up in one afternoon.
+    pub newcomer_burst_max: u32,
+    /// New subscriptions of one address, each minute for long. Beyond it: status 429.
+    pub registration_rate_per_min_max: u32,
+    /// The same at once, after a pause: one user agent with as many as it may have.
+    pub registration_burst_max: u32,
     /// Most subscriptions of one user agent.
     pub subscriptions_per_user_agent_max: u32,
+    /// Push messages to one subscription, each second for long; those that are acked before they are
+    /// written do not count.
+    ///
+    /// An application that has more to say fills a screen with notifications, and a memory card: one
+    /// gone wild that replaces its own by topic writes 50 pages a second and not thousands.
+    pub subscription_rate_per_sec_max: u32,
+    /// The same at once, after a pause: twice what may be stored, so that whoever fills a queue hears of
+    /// that and not of this.
+    pub subscription_burst_max: u32,
+    /// Push messages to one user agent, each second for long: four subscriptions' worth.
+    pub user_agent_rate_per_sec_max: u32,
+    /// The same at once, after a pause.
+    pub user_agent_burst_max: u32,
+    /// Push messages from one address, each second for long.
+    ///
+    /// A Matrix server or a relay is one address for many people, so this only keeps one sender
+    /// from taking the whole board, which does about as much.
+    pub address_rate_per_sec_max: u32,
+    /// The same at once, after a pause.
+    pub address_burst_max: u32,
+    /// Most stored push messages of one subscription. Beyond it: 429.
+    ///
+    /// Half of what its user agent may have: one noisy application must not keep the others' out.
+    pub messages_per_subscription_max: u32,
+    /// Most stored bytes of one subscription. Beyond it: 429.
+    pub bytes_per_subscription_max: u64,
     /// Most stored push messages of one user agent. Beyond it: 429.
     pub messages_per_user_agent_max: u32,
     /// Most stored bytes of one user agent. Beyond it: 429.
@@ -125,6 +171,14 @@ pub struct Limits {
     pub request_timeout: Duration,
 }
 
+impl Limits {
+    /// Most open connections of one address, whatever else is configured.
+    pub fn connections_of_one_address_max(&self) -> usize {
+        let half = self.connections_max.checked_div(2).unwrap_or(0).max(1);
+        self.connections_per_address_max.min(half)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -139,9 +193,23 @@ impl Default for Limits {
             delete_delay: Duration::from_millis(500),
             superseded_linger: Duration::from_secs(2),
             connections_max: 4096,
+            connections_per_address_max: 2048,
+            websockets_per_address_max: 1024,
+            newcomer_rate_per_min_max: 10,
+            newcomer_burst_max: 200,
+            registration_rate_per_min_max: 60,
+            registration_burst_max: 1000,
             subscriptions_per_user_agent_max: 1000,
-            messages_per_user_agent_max: 1000,
-            bytes_per_user_agent_max: 4 << 20,
+            subscription_rate_per_sec_max: 50,
+            subscription_burst_max: 2000,
+            user_agent_rate_per_sec_max: 200,
+            user_agent_burst_max: 10_000,
+            address_rate_per_sec_max: 2000,
+            address_burst_max: 20_000,
+            messages_per_subscription_max: 1000,
+            bytes_per_subscription_max: 4 << 20,
+            messages_per_user_agent_max: 2000,
+            bytes_per_user_agent_max: 8 << 20,
             stored_bytes_max: 1 << 30,
             held_bytes_max: 16 << 20,
             store_queue_max: 4096,

@@ -242,6 +242,9 @@ pub enum Urgency {
 }
 
 impl Urgency {
+    /// All of them, the least urgent first.
+    pub const ALL: [Self; 4] = [Self::VeryLow, Self::Low, Self::Normal, Self::High];
+
     /// As a number that keeps the order, for the disk.
     pub const fn as_number(self) -> u8 {
         match self {
@@ -286,16 +289,10 @@ mod tests {
 
     #[test]
     fn urgency_keeps_its_order_on_disk() {
-        let all = [
-            Urgency::VeryLow,
-            Urgency::Low,
-            Urgency::Normal,
-            Urgency::High,
-        ];
-        for urgency in all {
+        for urgency in Urgency::ALL {
             assert_eq!(Urgency::from_number(urgency.as_number()), Some(urgency));
         }
-        assert!(all.is_sorted_by_key(|urgency| urgency.as_number()));
+        assert!(Urgency::ALL.is_sorted_by_key(|urgency| urgency.as_number()));
         assert_eq!(Urgency::from_number(4), None);
     }
 

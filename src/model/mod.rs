@@ -6,6 +6,7 @@ pub mod access;
 pub mod dialect;
 pub mod durability;
 pub mod ids;
+pub mod join_token;
 pub mod limits;
 pub mod message;
 pub mod public_url;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::dialect::Dialect;
 use super::ids::{ChannelId, DatabaseId, MessageId, Uaid};
-use super::message::PushMessage;
+use super::message::{PushMessage, Urgency};
 use super::time::ServiceTime;
 use super::version::Version;
 use super::wakeup::Wakeup;
@@ -92,14 +92,16 @@ pub enum StoreOp {
         /// What the user agent's queue may hold with this message in it.
         quota: Quota,
     },
-    /// The oldest messages of a user agent that come after one of them and are not expired.
+    /// The oldest messages of a user agent that it has not read yet and that are not expired.
     ///
     /// Answered by [`StoreReply::Page`].
     Fetch {
         /// Whose.
         uaid: Uaid,
-        /// Only messages after this one.
-        after: MessageId,
+        /// Only messages after these.
+        after: Cursors,
+        /// Only messages of at least this urgency.
+        urgency_min: Urgency,
         /// What is expired by now is left out.
         now: ServiceTime,
         /// Most messages of the page; at least one.
@@ -193,9 +195,35 @@ pub struct Sleeper {
     pub is_due: bool,
 }
 
+/// How far a queue has been read: the last message of each urgency. They differ where less urgent
+/// messages were held back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Cursors([MessageId; Urgency::ALL.len()]);
+
+impl Cursors {
+    /// Before the first message.
+    pub const START: Self = Self([MessageId::ZERO; Urgency::ALL.len()]);
+
+    /// The last message of this urgency.
+    pub fn of(&self, urgency: Urgency) -> MessageId {
+        self.0[usize::from(urgency.as_number())]
+    }
+
+    /// Everything of at least `urgency_min` has been read up to `id`.
+    pub fn advance(&mut self, urgency_min: Urgency, id: MessageId) {
+        for cursor in self.0.iter_mut().skip(usize::from(urgency_min.as_number())) {
+            *cursor = (*cursor).max(id);
+        }
+    }
+}
+
 /// Bounds on what is kept, in the state that the new message would make.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Quota {
+    /// Most messages of one subscription.
+    pub subscription_messages_max: u32,
+    /// Most bytes ([`PushMessage::cost_bytes`]) of one subscription.
+    pub subscription_bytes_max: u64,
     /// Most messages of one user agent.
     pub messages_max: u32,
     /// Most bytes ([`PushMessage::cost_bytes`]) of one user agent.
@@ -241,6 +269,8 @@ pub enum EnqueueOutcome {
     KeptAndRestored,
     /// There is no such subscription (any more).
     NoSubscription,
+    /// What waits for the subscription has reached its own limit.
+    SubscriptionFull,
     /// Its user agent's queue is full.
     QueueFull,
     /// The whole store is full by its quota.
@@ -252,7 +282,9 @@ impl EnqueueOutcome {
     pub const fn is_kept(self) -> bool {
         match self {
             Self::Kept | Self::KeptAndRestored => true,
-            Self::NoSubscription | Self::QueueFull | Self::StoreFull => false,
+            Self::NoSubscription | Self::SubscriptionFull | Self::QueueFull | Self::StoreFull => {
+                false
+            }
         }
     }
 }

@@ -12,8 +12,10 @@ use serde::{Deserialize, Deserializer};
 use uuid::Uuid;
 
 use super::keyring::{KeyDigest, decode_base64url, parse_uaid};
+use super::push_request::urgency_of;
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::limits::VAPID_KEY_CHARS_MAX;
+use crate::model::message::Urgency;
 use crate::model::version::Version;
 
 /// One message of a user agent.
@@ -44,6 +46,8 @@ pub enum ClientMessage<'a> {
     Nack,
     /// Is alive.
     Ping,
+    /// Wants no messages below an urgency for now; `None` if it does not say which.
+    Urgency(Option<Urgency>),
     /// Wants to hear of broadcasts as well, of which it has these versions.
     BroadcastSubscribe(Broadcasts<'a>),
 }
@@ -171,6 +175,7 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, MessageError> {
             Ok(ClientMessage::Nack)
         }
         "ping" => Ok(ClientMessage::Ping),
+        "urgency" => Ok(ClientMessage::Urgency(urgency_min(text))),
         "broadcast_subscribe" => {
             let fields: BroadcastFields<'_> = from_json(text)?;
             Ok(ClientMessage::BroadcastSubscribe(fields.broadcasts))
@@ -244,6 +249,18 @@ fn dashed_lower_case(text: &str) -> Option<ChannelId> {
     let mut buffer = Uuid::encode_buffer();
     let spelled = uuid.hyphenated().encode_lower(&mut buffer);
     (spelled == text).then_some(ChannelId::from_uuid(uuid))
+}
+
+/// Whatever is wrong with `min` is answered: the user agent tries something new (autopush's branch
+/// `feat/urgency`), which should not cost it its websocket.
+fn urgency_min(text: &str) -> Option<Urgency> {
+    #[derive(Deserialize)]
+    struct Fields<'a> {
+        #[serde(borrow)]
+        min: Cow<'a, str>,
+    }
+    let fields: Fields<'_> = from_json(text).ok()?;
+    urgency_of(&fields.min)
 }
 
 #[derive(Deserialize)]
@@ -448,6 +465,26 @@ mod tests {
             panic!("{:?}", parse(&text));
         };
         assert_eq!(updates[0].version, AckVersion::Number(Version::MAX));
+    }
+
+    #[test]
+    fn urgency_is_one_word_of_four_and_anything_else_is_none() {
+        for (fields, min) in [
+            (r#","min":"very-low""#, Some(Urgency::VeryLow)),
+            (r#","min":"low""#, Some(Urgency::Low)),
+            (r#","min":"normal","x":1"#, Some(Urgency::Normal)),
+            (r#","min":"h\u0069gh""#, Some(Urgency::High)),
+            (r#","min":"High""#, None),
+            (r#","min":"" "#, None),
+            (r#","min":null"#, None),
+            (r#","min":2"#, None),
+            (r#","min":["low"]"#, None),
+            (r#","min":"low","min":"high""#, None),
+            ("", None),
+        ] {
+            let text = format!(r#"{{"messageType":"urgency"{fields}}}"#);
+            assert_eq!(parse(&text), Ok(ClientMessage::Urgency(min)), "{text}");
+        }
     }
 
     #[test]

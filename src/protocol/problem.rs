@@ -5,7 +5,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::model::limits::{NOTIFY_DEVICES_MAX, QUEUE_RETRY_AFTER_SECS, STORAGE_RETRY_AFTER_SECS};
+use crate::model::limits::{
+    NOTIFY_DEVICES_MAX, QUEUE_RETRY_AFTER_SECS, STORAGE_RETRY_AFTER_SECS,
+    WEBSOCKETS_RETRY_AFTER_SECS,
+};
 
 /// Why a request was refused.
 ///
@@ -80,10 +83,17 @@ pub enum Problem {
     BodyIncomplete,
     // The websocket.
     WebsocketForbidden,
+    TooManyWebsockets,
     BadHost,
     BadHandshake,
     PlainConnection,
     // 429 and 503: limits and faults.
+    /// With the seconds until there is room, as the next three.
+    SubscriptionTooFast(u32),
+    UserAgentTooFast(u32),
+    AddressTooFast(u32),
+    RegistrationsTooFast(u32),
+    SubscriptionFull,
     QueueFull,
     StoreFull,
     Overloaded,
@@ -244,8 +254,12 @@ impl Problem {
             Self::BodyIncomplete => ours(408, "The request's body did not arrive in time"),
             Self::WebsocketForbidden => ours(
                 403,
-                "User agents may not connect from this address; see access.websocket_from in the \
-                 configuration",
+                "User agents may not connect from this address without a join token; see \
+                 access.websocket_from and access.join_tokens in the configuration",
+            ),
+            Self::TooManyWebsockets => ours(
+                429,
+                "Too many websockets are open from this address; connect again when one has ended",
             ),
             Self::BadHost => ours(400, "The Host header is missing or is not a host name"),
             Self::BadHandshake => ours(
@@ -255,6 +269,26 @@ impl Problem {
             Self::PlainConnection => ours(
                 400,
                 "Only TLS is taken here: use https:// or wss:// instead of http:// or ws://",
+            ),
+            Self::SubscriptionTooFast(_) => ours(
+                429,
+                "Too many messages to this subscription; send more slowly",
+            ),
+            Self::UserAgentTooFast(_) => ours(
+                429,
+                "Too many messages to the user agent of this subscription; send more slowly",
+            ),
+            Self::AddressTooFast(_) => {
+                ours(429, "Too many messages from this address; send more slowly")
+            }
+            Self::RegistrationsTooFast(_) => ours(
+                429,
+                "Too many registrations from this address; register again later",
+            ),
+            Self::SubscriptionFull => ours(
+                429,
+                "Too many messages wait for this subscription; send again when its user agent has been \
+                 online",
             ),
             Self::QueueFull => ours(
                 429,
@@ -273,6 +307,16 @@ impl Problem {
 
     /// Seconds after which to try again, where that can help.
     pub const fn retry_after_secs(self) -> Option<u32> {
+        if let Self::SubscriptionTooFast(secs)
+        | Self::UserAgentTooFast(secs)
+        | Self::AddressTooFast(secs)
+        | Self::RegistrationsTooFast(secs) = self
+        {
+            return Some(secs);
+        }
+        if let Self::TooManyWebsockets = self {
+            return Some(WEBSOCKETS_RETRY_AFTER_SECS);
+        }
         match self.wire().status {
             429 => Some(QUEUE_RETRY_AFTER_SECS),
             503 => Some(STORAGE_RETRY_AFTER_SECS),
@@ -349,12 +393,14 @@ mod tests {
     #[test]
     fn what_passes_by_itself_says_when_to_try_again() {
         for problem in [
+            Problem::SubscriptionFull,
             Problem::QueueFull,
             Problem::Overloaded,
             Problem::StorageFault,
         ] {
             assert!(problem.retry_after_secs().is_some());
         }
+        assert_eq!(Problem::AddressTooFast(7).retry_after_secs(), Some(7));
         assert_eq!(Problem::MissingTtl.retry_after_secs(), None);
     }
 }

@@ -137,11 +137,19 @@ fn topic(value: Option<&str>) -> Result<Option<Topic>, Problem> {
 
 fn urgency(value: Option<&str>) -> Result<Urgency, Problem> {
     match value.map(str::trim) {
-        None | Some("normal") => Ok(Urgency::Normal),
-        Some("very-low") => Ok(Urgency::VeryLow),
-        Some("low") => Ok(Urgency::Low),
-        Some("high") => Ok(Urgency::High),
-        Some(_) => Err(Problem::BadUrgency),
+        None => Ok(Urgency::default()),
+        Some(word) => urgency_of(word).ok_or(Problem::BadUrgency),
+    }
+}
+
+/// The urgency of this name (RFC 8030 section 5.3).
+pub(super) fn urgency_of(word: &str) -> Option<Urgency> {
+    match word {
+        "very-low" => Some(Urgency::VeryLow),
+        "low" => Some(Urgency::Low),
+        "normal" => Some(Urgency::Normal),
+        "high" => Some(Urgency::High),
+        _ => None,
     }
 }
 

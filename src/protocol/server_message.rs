@@ -154,6 +154,20 @@ pub fn unregistered(channel: &str, ended: bool) -> String {
     })
 }
 
+/// The answer to `urgency`: `taken` unless it names none.
+pub fn urgency(taken: bool) -> String {
+    #[derive(Serialize)]
+    struct Answer {
+        #[serde(rename = "messageType")]
+        message_type: &'static str,
+        status: u16,
+    }
+    to_json(&Answer {
+        message_type: "urgency",
+        status: if taken { 200 } else { 400 },
+    })
+}
+
 /// A push message on its way to the user agent; `version` is its token.
 pub fn notification(message: &PushMessage, version: &str) -> String {
     #[derive(Serialize)]
@@ -300,6 +314,12 @@ mod tests {
             unregistered(DASHED, true),
             format!(r#"{{"messageType":"unregister","channelID":"{DASHED}","status":200}}"#)
         );
+    }
+
+    #[test]
+    fn urgency_is_answered_with_its_status() {
+        assert_eq!(urgency(true), r#"{"messageType":"urgency","status":200}"#);
+        assert_eq!(urgency(false), r#"{"messageType":"urgency","status":400}"#);
     }
 
     #[test]

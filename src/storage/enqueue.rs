@@ -12,7 +12,7 @@ use super::subscriptions::{self, Known, Origin};
 use super::usage::Usage;
 use crate::model::dialect::Dialect;
 use crate::model::ids::Uaid;
-use crate::model::message::{Payload, PushMessage, Ttl};
+use crate::model::message::{Payload, PushMessage, Ttl, Urgency};
 use crate::model::store::{Deletion, EnqueueOutcome, Quota};
 use crate::model::version::{NewVersion, Version, VersionUpdate};
 
@@ -21,9 +21,9 @@ struct Place {
     /// The message that it takes the place of: of the same subscription and topic, or the version
     /// update of the same subscription.
     replaced: Option<Kept>,
-    /// What its queue holds.
+    /// What its queue and its subscription hold.
     before: Usage,
-    /// What its queue would hold.
+    /// What they would hold.
     after: Usage,
 }
 
@@ -60,14 +60,15 @@ impl Store {
             // What replaces it is there already. Or it is that very message.
             return Ok(EnqueueOutcome::Kept);
         }
-        if !place.after.is_within(quota) && place.before.may_hold_expired(message.received_at) {
+        if place.after.excess(quota).is_some() && place.before.may_hold_expired(message.received_at)
+        {
             // What is expired counts until it is swept, but it must not keep a message out.
             messages::expire_of(&self.connection, uaid, message.received_at)?;
             self.usage.forget(uaid);
             place = self.place(uaid, &message)?;
         }
-        if !place.after.is_within(quota) {
-            return Ok(EnqueueOutcome::QueueFull);
+        if let Some(refusal) = place.after.excess(quota) {
+            return Ok(refusal);
         }
         let used_bytes = self.used_bytes()?;
         if used_bytes.saturating_add(messages::cost_bytes(&message)) > quota.total_bytes_max {
@@ -119,6 +120,8 @@ impl Store {
             // Whoever waits for the older one must not wait in vain.
             ttl: message.ttl.max(remaining),
             topic: None,
+            // As every update has, whatever it is made of.
+            urgency: Urgency::default(),
             payload: Payload::Update(VersionUpdate {
                 version: NewVersion::Exact(version),
                 data,
@@ -134,7 +137,7 @@ impl Store {
             (Some(topic), None) => messages::with_topic(&self.connection, uaid, channel, topic)?,
             (None, None) => None,
         };
-        let before = self.usage.of(&self.connection, uaid)?;
+        let before = self.usage.of(&self.connection, uaid, channel)?;
         Ok(Place {
             replaced,
             before,
@@ -151,7 +154,7 @@ impl Store {
             messages::delete(&self.connection, deletion)?;
         }
         match messages::insert(&self.connection, uaid, message) {
-            Ok(()) => self.usage.set(uaid, place.after),
+            Ok(()) => self.usage.set(uaid, message.channel, place.after),
             // Asked for twice: kept once.
             Err(error)
                 if fault::is_taken_key(&error)
@@ -378,10 +381,82 @@ mod tests {
     }
 
     #[test]
+    fn noisy_subscription_reaches_its_own_limit_and_leaves_room_for_the_others() {
+        let folder = Folder::new();
+        let mut store = subscribed(&folder);
+        let quota = Quota {
+            subscription_messages_max: 2,
+            messages_max: 3,
+            ..NO_QUOTA
+        };
+        let fill = |id, channel| enqueue_within(1, message(id, channel), quota);
+        let replies = store.apply(vec![
+            fill(10, 1),
+            fill(11, 1),
+            fill(12, 1),
+            fill(13, 2),
+            fill(14, 2),
+        ]);
+        assert_eq!(
+            replies,
+            [
+                EnqueueOutcome::Kept,
+                EnqueueOutcome::Kept,
+                EnqueueOutcome::SubscriptionFull,
+                EnqueueOutcome::Kept,
+                EnqueueOutcome::QueueFull,
+            ]
+            .map(StoreReply::Enqueued)
+        );
+        assert_eq!(ids(&mut store, 1), [10, 11, 13]);
+        // What is acked makes room where it was.
+        store.apply(vec![delete(13, Some(1))]);
+        let replies = store.apply(vec![fill(15, 1), fill(16, 2)]);
+        assert_eq!(
+            replies,
+            [EnqueueOutcome::SubscriptionFull, EnqueueOutcome::Kept].map(StoreReply::Enqueued)
+        );
+    }
+
+    #[test]
+    fn subscription_takes_its_quota_of_bytes_and_not_one_more() {
+        let folder = Folder::new();
+        let mut store = subscribed(&folder);
+        let cost = messages::cost_bytes(&message(10, 1));
+        let within = |id, channel, subscription_bytes_max| {
+            let quota = Quota {
+                subscription_bytes_max,
+                ..NO_QUOTA
+            };
+            enqueue_within(1, message(id, channel), quota)
+        };
+        let replies = store.apply(vec![
+            within(10, 1, 2 * cost),
+            within(11, 1, 2 * cost - 1),
+            within(12, 1, 2 * cost),
+            within(13, 2, cost),
+        ]);
+        assert_eq!(
+            replies,
+            [
+                EnqueueOutcome::Kept,
+                EnqueueOutcome::SubscriptionFull,
+                EnqueueOutcome::Kept,
+                EnqueueOutcome::Kept,
+            ]
+            .map(StoreReply::Enqueued)
+        );
+    }
+
+    #[test]
     fn replaced_message_does_not_count_against_the_quota() {
         let folder = Folder::new();
         let mut store = subscribed(&folder);
-        let topical = |id| enqueue_within(1, with_topic(message(id, 1), "a"), messages_max(1));
+        let quota = Quota {
+            subscription_messages_max: 1,
+            ..messages_max(1)
+        };
+        let topical = |id| enqueue_within(1, with_topic(message(id, 1), "a"), quota);
         store.apply(vec![topical(10)]);
         assert_eq!(outcome(&mut store, topical(11)), EnqueueOutcome::Kept);
         assert_eq!(ids(&mut store, 1), [11]);

@@ -8,7 +8,7 @@ use rusqlite::{Connection, Error, OptionalExtension, Row};
 use super::fault;
 use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::message::{Content, Encoding, Payload, PushMessage, Topic, Ttl, Urgency};
-use crate::model::store::Deletion;
+use crate::model::store::{Cursors, Deletion};
 use crate::model::time::ServiceTime;
 use crate::model::version::{NewVersion, Version, VersionUpdate};
 
@@ -17,7 +17,9 @@ use crate::model::version::{NewVersion, Version, VersionUpdate};
 const PAGE: &str = "
     SELECT id, channel, topic, received_at, ttl_secs, urgency, encoding, encryption, crypto_key, body,
         version, data, raw
-    FROM message WHERE uaid = ?1 AND id > ?2 AND expires_at > ?3 ORDER BY id";
+    FROM message WHERE uaid = ?1 AND id > ?2 AND expires_at > ?3
+        AND id > CASE urgency WHEN 0 THEN ?4 WHEN 1 THEN ?5 WHEN 2 THEN ?6 ELSE ?7 END
+    ORDER BY id";
 const WITH_TOPIC: &str = "
     SELECT id, cost_bytes, expires_at, version
     FROM message WHERE uaid = ?1 AND channel = ?2 AND topic = ?3";
@@ -43,6 +45,13 @@ pub(super) struct Page {
     pub(super) more: bool,
     /// Rows that were passed over because they cannot be understood.
     pub(super) damaged: u32,
+}
+
+/// Which messages of a queue have not been read, and may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    pub(super) after: Cursors,
+    pub(super) urgency_min: Urgency,
 }
 
 /// As much of a kept message as is needed to replace it.
@@ -130,20 +139,40 @@ pub(super) fn update_of(
         .optional()
 }
 
-/// The oldest messages of a user agent after one of them; see `StoreOp::Fetch`.
+/// The oldest messages of a user agent behind its cursors; see `StoreOp::Fetch`.
+///
+/// Those that are held back or were read before are passed over in the index, where they take some
+/// 50 bytes each.
 ///
 /// A row that cannot be understood is passed over and counted: it neither ends the page nor fails it,
 /// so the messages behind it are still delivered. It goes when it expires.
 pub(super) fn page(
     connection: &Connection,
     uaid: Uaid,
-    after: MessageId,
+    wanted: Wanted,
     now: ServiceTime,
     messages_max: u32,
     bytes_max: usize,
 ) -> rusqlite::Result<Page> {
+    let Wanted { after, urgency_min } = wanted;
+    let [very_low, low, normal, high] = Urgency::ALL.map(|urgency| {
+        if urgency < urgency_min {
+            i64::MAX
+        } else {
+            after.of(urgency).as_i64()
+        }
+    });
+    let first = very_low.min(low).min(normal).min(high);
     let mut statement = connection.prepare_cached(PAGE)?;
-    let mut rows = statement.query((uaid.as_bytes(), after.as_i64(), signed(now)))?;
+    let mut rows = statement.query((
+        uaid.as_bytes(),
+        first,
+        signed(now),
+        very_low,
+        low,
+        normal,
+        high,
+    ))?;
     let messages_max = usize::try_from(messages_max.max(1)).unwrap_or(usize::MAX);
     let mut page = Page {
         messages: Vec::new(),
@@ -334,17 +363,37 @@ mod tests {
         messages_max: u32,
         bytes_max: usize,
     ) -> (Vec<i64>, bool) {
+        let mut cursors = Cursors::START;
+        cursors.advance(Urgency::VeryLow, MessageId::from_i64(after));
         let op = StoreOp::Fetch {
             uaid: testing::uaid(1),
-            after: MessageId::from_i64(after),
+            after: cursors,
+            urgency_min: Urgency::VeryLow,
             now: at(100),
             messages_max,
             bytes_max,
         };
-        let StoreReply::Page { messages, more } = one(store, op) else {
+        pages(one(store, op))
+    }
+
+    fn pages(reply: StoreReply) -> (Vec<i64>, bool) {
+        let StoreReply::Page { messages, more } = reply else {
             panic!("not a page");
         };
         (messages.iter().map(|m| m.id.as_i64()).collect(), more)
+    }
+
+    /// What a user agent gets that wants no less than `urgency_min`.
+    fn urgent(store: &mut Store, after: Cursors, urgency_min: Urgency) -> (Vec<i64>, bool) {
+        let op = StoreOp::Fetch {
+            uaid: testing::uaid(1),
+            after,
+            urgency_min,
+            now: at(100),
+            messages_max: 2,
+            bytes_max: usize::MAX,
+        };
+        pages(one(store, op))
     }
 
     #[test]
@@ -424,6 +473,45 @@ mod tests {
     }
 
     #[test]
+    fn page_holds_what_is_urgent_enough_and_what_was_held_back_comes_later_in_order() {
+        let folder = Folder::new();
+        let of = |id: i64, urgency| PushMessage {
+            urgency,
+            ..message(id, 1)
+        };
+        let queue = [
+            of(10, Urgency::VeryLow),
+            of(11, Urgency::Normal),
+            of(12, Urgency::Low),
+            of(13, Urgency::High),
+            of(14, Urgency::VeryLow),
+            of(15, Urgency::Normal),
+        ];
+        let mut store = with_messages(&folder, queue);
+        let mut after = Cursors::START;
+        assert_eq!(
+            urgent(&mut store, after, Urgency::Normal),
+            (vec![11, 13], true)
+        );
+        after.advance(Urgency::Normal, MessageId::from_i64(13));
+        assert_eq!(
+            urgent(&mut store, after, Urgency::Normal),
+            (vec![15], false)
+        );
+        after.advance(Urgency::Normal, MessageId::from_i64(15));
+        assert_eq!(urgent(&mut store, after, Urgency::High), (vec![], false));
+        // Nothing is left but what was held back.
+        assert_eq!(urgent(&mut store, after, Urgency::Low), (vec![12], false));
+        after.advance(Urgency::Low, MessageId::from_i64(12));
+        assert_eq!(
+            urgent(&mut store, after, Urgency::VeryLow),
+            (vec![10, 14], false)
+        );
+        after.advance(Urgency::VeryLow, MessageId::from_i64(14));
+        assert_eq!(urgent(&mut store, after, Urgency::VeryLow), (vec![], false));
+    }
+
+    #[test]
     fn damaged_row_is_passed_over_and_those_behind_it_are_delivered() {
         let folder = Folder::new();
         let mut store = with_messages(&folder, [10, 11, 12, 13].map(|id| message(id, 1)));
@@ -473,6 +561,15 @@ mod tests {
         assert_eq!(ids(&mut store, 1), [10, 13]);
         assert_eq!(one(&mut store, sweep(2)), StoreReply::Expired(1));
         assert_eq!(ids(&mut store, 1), [13]);
+    }
+
+    #[test]
+    fn index_alone_tells_which_messages_are_on_a_page() {
+        let folder = Folder::new();
+        let (store, _) = folder.open();
+        let conditions = PAGE.find("FROM").unwrap();
+        let plan = testing::plan(&store, &format!("SELECT id {}", &PAGE[conditions..]));
+        assert!(plan.contains("COVERING INDEX message_queue"), "{plan}");
     }
 
     #[test]

@@ -10,7 +10,9 @@ use super::{FreshDatabase, Settings, Store, Synchronous};
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::message::{Content, Encoding, Payload, PushMessage, Topic, Ttl, Urgency};
-use crate::model::store::{self, Deletion, EnqueueOutcome, Quota, StoreError, StoreOp, StoreReply};
+use crate::model::store::{
+    self, Cursors, Deletion, EnqueueOutcome, Quota, StoreError, StoreOp, StoreReply,
+};
 use crate::model::time::ServiceTime;
 use crate::model::version::{NewVersion, Version, VersionUpdate};
 
@@ -18,7 +20,7 @@ use crate::model::version::{NewVersion, Version, VersionUpdate};
 const SEED_VARIABLE: &str = "EDGEPUSH_TEST_SEED";
 const BATCHES: u32 = 1500;
 /// Kinds of events that must come up, so that a test of nothing does not pass.
-const OUTCOMES: usize = 21;
+const OUTCOMES: usize = 23;
 
 #[test]
 fn every_reply_is_that_of_the_model() {
@@ -224,10 +226,11 @@ impl Model {
             StoreOp::Fetch {
                 uaid,
                 after,
+                urgency_min,
                 now,
                 messages_max,
                 bytes_max,
-            } => self.fetch(uaid, after, now, messages_max, bytes_max),
+            } => self.fetch(uaid, (after, urgency_min), now, messages_max, bytes_max),
             StoreOp::Delete(ref deletions) => {
                 for deletion in deletions {
                     let before = self.messages.len();
@@ -342,6 +345,10 @@ impl Model {
             self.messages.retain(|_, (owner, kept)| {
                 *owner != uaid || kept.expires_at() > message.received_at
             });
+            if !self.subscription_has_room(uaid, message, quota) {
+                self.seen.insert("subscription full");
+                return EnqueueOutcome::SubscriptionFull;
+            }
             if !self.has_room(uaid, message, quota) {
                 self.seen.insert("queue full");
                 return EnqueueOutcome::QueueFull;
@@ -424,6 +431,7 @@ impl Model {
         };
         let mut kept = PushMessage {
             topic: None,
+            urgency: Urgency::Normal,
             payload: Payload::Update(VersionUpdate {
                 version: NewVersion::Exact(version),
                 data,
@@ -479,30 +487,57 @@ impl Model {
     }
 
     fn has_room(&self, uaid: Uaid, message: &PushMessage, quota: Quota) -> bool {
+        let costs = self.costs(uaid, message, |_| true);
+        self.subscription_has_room(uaid, message, quota)
+            && costs.len() <= quota.messages_max as usize
+            && costs.iter().sum::<u64>() <= quota.bytes_max
+    }
+
+    fn subscription_has_room(&self, uaid: Uaid, message: &PushMessage, quota: Quota) -> bool {
+        let costs = self.costs(uaid, message, |kept| kept.channel == message.channel);
+        costs.len() <= quota.subscription_messages_max as usize
+            && costs.iter().sum::<u64>() <= quota.subscription_bytes_max
+    }
+
+    /// Of what is counted with `message`, it included.
+    fn costs(
+        &self,
+        uaid: Uaid,
+        message: &PushMessage,
+        counts: impl Fn(&PushMessage) -> bool,
+    ) -> Vec<u64> {
         let replaced = self.replaced(uaid, message);
         let queue = self.messages.iter();
-        let costs: Vec<u64> = queue
+        queue
             .filter(|(id, (owner, _))| *owner == uaid && Some(**id) != replaced)
-            .map(|(_, (_, kept))| kept.cost_bytes() as u64)
+            .map(|(_, (_, kept))| kept)
+            .filter(|kept| counts(kept))
+            .map(|kept| kept.cost_bytes() as u64)
             .chain([message.cost_bytes() as u64])
-            .collect();
-        costs.len() <= quota.messages_max as usize && costs.iter().sum::<u64>() <= quota.bytes_max
+            .collect()
     }
 
     fn fetch(
         &mut self,
         uaid: Uaid,
-        after: MessageId,
+        (after, urgency_min): (Cursors, Urgency),
         now: ServiceTime,
         messages_max: u32,
         bytes_max: usize,
     ) -> StoreReply {
-        let mut queue: Vec<PushMessage> = self
+        let unread = |kept: &PushMessage| kept.id > after.of(kept.urgency);
+        let unread: Vec<PushMessage> = self
             .messages
             .values()
-            .filter(|(owner, kept)| *owner == uaid && kept.id > after && kept.expires_at() > now)
+            .filter(|(owner, kept)| *owner == uaid && unread(kept) && kept.expires_at() > now)
             .map(|(_, message)| PushMessage::clone(message))
             .collect();
+        let all = unread.len();
+        let mut queue = unread;
+        queue.retain(|kept| kept.urgency >= urgency_min);
+        if queue.len() < all {
+            self.seen.insert("held back");
+        }
         let mut bytes = 0;
         let taken = queue
             .iter()
@@ -585,6 +620,19 @@ impl Random {
         MessageId::from_i64(self.last_id - late)
     }
 
+    fn urgency(&mut self) -> Urgency {
+        Urgency::ALL[self.below(4) as usize]
+    }
+
+    fn cursors(&mut self) -> Cursors {
+        let mut cursors = Cursors::START;
+        for _ in 0..self.below(3) {
+            let (urgency_min, id) = (self.urgency(), self.id());
+            cursors.advance(urgency_min, id);
+        }
+        cursors
+    }
+
     fn time(&mut self) -> ServiceTime {
         at(self.below(1000))
     }
@@ -609,7 +657,8 @@ impl Random {
             },
             6 | 7 => StoreOp::Fetch {
                 uaid,
-                after: self.id(),
+                after: self.cursors(),
+                urgency_min: self.urgency(),
                 now: self.time(),
                 messages_max: self.below(6) as u32,
                 bytes_max: self.below(10_000) as usize,
@@ -669,6 +718,8 @@ impl Random {
             lost: self.one_in(4).then(|| self.dialect()),
             version_clock: testing::VERSION_CLOCK,
             quota: Quota {
+                subscription_messages_max: self.below(12) as u32,
+                subscription_bytes_max: self.below(20_000),
                 messages_max: self.below(20) as u32,
                 bytes_max: self.below(30_000),
                 total_bytes_max: if self.one_in(20) { 0 } else { u64::MAX },
@@ -703,7 +754,7 @@ impl Random {
             topic: self
                 .one_in(3)
                 .then(|| Topic::new(["a", "b"][self.below(2) as usize]).unwrap()),
-            urgency: Urgency::from_number(self.below(4) as u8).unwrap(),
+            urgency: self.urgency(),
             payload: if self.one_in(4) {
                 Payload::Empty
             } else if self.one_in(4) {

@@ -5,7 +5,7 @@ use rusqlite::Connection;
 /// One entry for each version; its place, from 1, is the version that it leads to.
 ///
 /// A published entry is never changed: the next schema is a new entry.
-const MIGRATIONS: [&str; 3] = [VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: [&str; 4] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 /// The schema that this program knows.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
@@ -93,6 +93,17 @@ const VERSION_2: &str = "
 /// one of them is there would have each row read for the same reason.
 const VERSION_3: &str = "
     ALTER TABLE message ADD COLUMN raw BLOB;
+";
+
+/// Urgency and quotas of subscriptions.
+const VERSION_4: &str = "
+    -- Also tells which messages are urgent enough and, by six bytes of its channel, which subscription
+    -- they belong to, so that neither a page nor a count reads rows that it has no use for. All of the
+    -- channel would make each message cost more of flash. From both of its ends, because not every user
+    -- agent draws them at random.
+    DROP INDEX message_queue;
+    CREATE INDEX message_queue ON message
+        (uaid, id, expires_at, cost_bytes, urgency, substr(channel, 1, 2), substr(channel, 13, 4));
 ";
 
 /// The schema of an opened file; 0 for one that was just made.

@@ -182,11 +182,13 @@ impl Store {
             StoreOp::Fetch {
                 uaid,
                 after,
+                urgency_min,
                 now,
                 messages_max,
                 bytes_max,
             } => {
-                let page = messages::page(connection, uaid, after, now, messages_max, bytes_max)?;
+                let wanted = messages::Wanted { after, urgency_min };
+                let page = messages::page(connection, uaid, wanted, now, messages_max, bytes_max)?;
                 self.page_reply(page)
             }
             StoreOp::Expire { now, messages_max } => self.expire(now, messages_max)?,

@@ -8,7 +8,7 @@ use super::{FreshDatabase, OpenError, Settings, Store};
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, DatabaseId, MessageId, Uaid};
 use crate::model::message::{Content, Encoding, Payload, PushMessage, Topic, Ttl, Urgency};
-use crate::model::store::{Deletion, Opened, Quota, StoreOp, StoreReply, Subscription};
+use crate::model::store::{Cursors, Deletion, Opened, Quota, StoreOp, StoreReply, Subscription};
 use crate::model::time::ServiceTime;
 use crate::model::version::{NewVersion, Version, VersionUpdate};
 
@@ -55,6 +55,8 @@ pub(super) const FRESH: FreshDatabase = FreshDatabase {
 };
 
 pub(super) const NO_QUOTA: Quota = Quota {
+    subscription_messages_max: u32::MAX,
+    subscription_bytes_max: u64::MAX,
     messages_max: u32::MAX,
     bytes_max: u64::MAX,
     total_bytes_max: u64::MAX,
@@ -200,7 +202,8 @@ pub(super) fn enqueue_lost(user_agent: u8, message: PushMessage) -> StoreOp {
 pub(super) const fn fetch(user_agent: u8) -> StoreOp {
     StoreOp::Fetch {
         uaid: uaid(user_agent),
-        after: MessageId::ZERO,
+        after: Cursors::START,
+        urgency_min: Urgency::VeryLow,
         now: at(100),
         messages_max: 1000,
         bytes_max: usize::MAX,

@@ -58,7 +58,6 @@ SILENT_PREFS = {
     "extensions.blocklist.enabled": False,
     "extensions.getAddons.cache.enabled": False,
     "media.gmp-manager.updateEnabled": False,
-    "services.settings.server": NOWHERE_URL,
     "geo.provider.network.url": NOWHERE_URL,
     "security.remote_settings.crlite_filters.enabled": False,
     "security.remote_settings.intermediates.enabled": False,
@@ -125,9 +124,12 @@ class Firefox(Child):
         self.profile.mkdir(parents=True)
         self.marionette = None
 
-    def start(self, push_server_url):
-        """Starts Firefox as a user agent of the push server and takes control of it."""
-        self._write_prefs({"dom.push.serverURL": push_server_url})
+    def start(self, push_server_url, remote_settings_url):
+        """Starts Firefox as a user agent of the push server and takes control of it.
+
+        It looks for its remote settings where it is told to; nothing else but loopback is reached.
+        """
+        self._write_prefs({"dom.push.serverURL": push_server_url, "services.settings.server": remote_settings_url})
         port_file = self.profile / "MarionetteActivePort"
         port_file.unlink(missing_ok=True)
         command = [self.program, "--headless", "--no-remote", "--marionette", "--profile", self.profile]

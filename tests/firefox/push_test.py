@@ -4,6 +4,7 @@ Usage: push_test.py EDGEPUSH FIREFOX. Prints a line for each check; `run` beside
 """
 
 import base64
+import contextlib
 import http.server
 import json
 import pathlib
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 from collections import Counter
 
 import requests
@@ -19,21 +21,41 @@ from cryptography.hazmat.primitives import serialization
 from py_vapid import Vapid01, Vapid02
 from pywebpush import WebPushException, webpush
 
+from checks import end_within, expect_refusal, run_on
 from firefox import Firefox
 from gateway import Gateway
 
 HERE = pathlib.Path(__file__).parent
 DELIVERY_SECS = 20
-RUN_SECS = 240
+RUN_SECS = 300
 POST_SECS = 10
 # Firefox handles push messages side by side and now and then swaps some that came in order, so a wrong order is tried
 # again. A gateway that always mixes up this many messages is found; one that swaps two once in a while is not.
 ORDERED_MESSAGES = 6
 ORDER_ATTEMPTS = 6
-END_SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
+
+# Expired tokens are refused only where the clock is known to be right.
+CONFIG = """\
+[broadcasts]
+file = {broadcasts}
+poll_secs = 1
+[vapid]
+clock = "trusted"
+"""
+# Firefox asks for this one about 20 s after it first starts, and looks for its remote settings at each new version.
+BROADCAST = "remote-settings/monitor_changes"
+BROADCAST_SECS = 60
+REMOTE_SETTINGS = "/remote-settings"
+NO_REMOTE_SETTINGS = {"metadata": {}, "timestamp": 1, "changes": []}
+WEBSOCKET_GONE = "websocket gone"
 
 PLAIN = "/plain/"
 KEYED = "/keyed/"
+
+
+def broadcast_list(version):
+    """What the gateway reads: versions of remote settings are ETags, quotes included."""
+    return json.dumps({"broadcasts": {BROADCAST: f'"{version}"'}})
 
 
 class Site(http.server.ThreadingHTTPServer):
@@ -48,6 +70,7 @@ class Site(http.server.ThreadingHTTPServer):
         self.changed = threading.Condition()
         self.payloads = {PLAIN: [], KEYED: []}
         self.lost_subscriptions = []
+        self.expected_versions = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def add_event(self, event):
@@ -73,12 +96,25 @@ class Site(http.server.ThreadingHTTPServer):
         assert Counter(arrived) == Counter(payloads), f"{scope} got {arrived} instead of {list(payloads)}"
         return arrived
 
+    def expect_version(self, version):
+        """Waits until Firefox has looked for this version of its remote settings."""
+        with self.changed:
+            told = self.changed.wait_for(lambda: version in self.expected_versions, BROADCAST_SECS)
+        assert told, f"Firefox looked for {self.expected_versions}, never for {version}"
+
 
 class SiteHandler(http.server.BaseHTTPRequestHandler):
     """Serves the page and the worker, takes the worker's events."""
 
     def do_GET(self):
-        """Answers with one of the files of the site."""
+        """Answers with one of the files of the site, or that there are no remote settings."""
+        url = urllib.parse.urlsplit(self.path)
+        if url.path.startswith(REMOTE_SETTINGS):
+            with self.server.changed:
+                self.server.expected_versions += urllib.parse.parse_qs(url.query).get("_expected", [])
+                self.server.changed.notify_all()
+            self._answer(200, json.dumps(NO_REMOTE_SETTINGS).encode(), "application/json")
+            return
         name, content_type = self.server.files.get(self.path, (None, None))
         if name is None:
             self.send_error(404)
@@ -107,7 +143,9 @@ class Stage:
 
     def __init__(self, binary, program, directory):
         self.site = Site()
-        self.gateway = Gateway(binary, directory)
+        self.broadcasts = pathlib.Path(directory, "broadcasts.json")
+        self.broadcasts.write_text(broadcast_list("1"))
+        self.gateway = Gateway(binary, directory, CONFIG.format(broadcasts=json.dumps(str(self.broadcasts))))
         self.firefox = Firefox(program, directory)
         self.vapid = Vapid02()
         self.vapid.generate_keys()
@@ -137,14 +175,24 @@ class Stage:
 
     def start_firefox(self):
         """Starts Firefox and opens the site."""
-        self.firefox.start(f"ws://{self.gateway.address}/")
+        self.firefox.start(f"ws://{self.gateway.address}/", f"{self.site.origin}{REMOTE_SETTINGS}")
         self.firefox.open(self.site.origin + "/")
 
     def subscribe(self, scope, key=None):
         """Subscribes a scope, restricted to a VAPID key if there is one."""
         self.subscriptions[scope] = self.firefox.call("subscribe", scope, key)
 
-    def post(self, scope, payload, vapid=None, aud=None, encoding="aes128gcm", ttl=60, topic=None):
+    def post(
+        self,
+        scope,
+        payload,
+        vapid=None,
+        aud=None,
+        encoding="aes128gcm",
+        ttl=60,
+        headers=None,
+        subscription=None,
+    ):
         """Sends a push message as an application server does and returns the answer.
 
         Without `aud`, pywebpush makes the VAPID token out for the origin of the endpoint.
@@ -154,18 +202,31 @@ class Stage:
             claims["aud"] = aud
         try:
             return webpush(
-                self.subscriptions[scope],
+                subscription or self.subscriptions[scope],
                 payload,
                 vapid_private_key=vapid,
                 vapid_claims=claims if vapid else None,
                 content_encoding=encoding,
                 ttl=ttl,
-                headers={"Topic": topic} if topic else None,
+                headers=headers,
                 timeout=POST_SECS,
                 requests_session=self.session,
             )
         except WebPushException as refused:
             return refused.response
+
+    def expired_token(self):
+        """The headers of one that was right an hour ago; `webpush` itself would make it out anew."""
+        aud = f"http://{self.gateway.address}"
+        return self.vapid.sign({"sub": "mailto:test@example.org", "aud": aud, "exp": int(time.time()) - 3_600})
+
+    @contextlib.contextmanager
+    def same_connection(self):
+        """Firefox must not reconnect within."""
+        before = self.gateway.said(WEBSOCKET_GONE)
+        yield
+        gone = self.gateway.said(WEBSOCKET_GONE) - before
+        assert gone == 0, f"Firefox disconnected {gone} times"
 
     def push(self, scope, payload, **options):
         """Sends a push message that must be accepted; to the keyed scope it is signed unless said otherwise."""
@@ -181,12 +242,6 @@ class Stage:
             assert now == before, f"the subscription of {scope} was {before} and is {now}"
         lost = self.site.lost_subscriptions
         assert not lost, f"pushsubscriptionchange in {lost}: Firefox was given another UAID"
-
-
-def expect_refusal(answer, status, errno):
-    """Compares an answer with the error that it should be."""
-    assert answer.status_code == status, f"answered {answer.status_code} instead of {status}: {answer.text}"
-    assert answer.json()["errno"] == errno, f"errno {answer.json()['errno']} instead of {errno}"
 
 
 def plain_subscription(stage):
@@ -206,8 +261,37 @@ def keyed_subscription(stage):
     expect_refusal(stage.post(KEYED, "unsigned"), 401, 109)
     expect_refusal(stage.post(KEYED, "signed by another", vapid=stranger), 401, 109)
     expect_refusal(stage.post(KEYED, "signed for another", vapid=stage.vapid, aud="https://push.example.org"), 401, 109)
+    expect_refusal(stage.post(KEYED, "signed long ago", headers=stage.expired_token()), 401, 109)
     stage.push(KEYED, "signed")
     stage.site.expect(KEYED, "signed")
+
+
+def foreign_endpoint(stage):
+    """an endpoint that another gateway gave away is none here, whether it looks like ours or not"""
+    for change in (lambda token: token[:-1] + ("A" if token[-1] != "A" else "B"), lambda token: "gAAAAABm" + token):
+        subscription = dict(stage.subscriptions[PLAIN])
+        start, token = subscription["endpoint"].rsplit("/", 1)
+        subscription["endpoint"] = f"{start}/{change(token)}"
+        expect_refusal(stage.post(PLAIN, "astray", subscription=subscription), 404, 102)
+    stage.push(PLAIN, "not astray")
+    stage.site.expect(PLAIN, "not astray")
+
+
+def version_update(stage):
+    """a version update, which is for SimplePush, does no harm: no event, no reconnection, later messages arrive"""
+    endpoint = stage.subscriptions[PLAIN]["endpoint"]
+    with stage.same_connection():
+        for version in (1, 2):
+            answer = stage.session.put(endpoint, data={"version": version}, timeout=POST_SECS)
+            assert answer.status_code in (200, 202), f"answered {answer.status_code} {answer.text}"
+        stage.push(PLAIN, "after the update")
+        stage.site.expect(PLAIN, "after the update")
+    # It is never acked, so it comes again; that is no harm either.
+    stage.firefox.stop()
+    stage.start_firefox()
+    with stage.same_connection():
+        stage.push(PLAIN, "after another start")
+        stage.site.expect(PLAIN, "after another start")
 
 
 def aesgcm(stage):
@@ -244,9 +328,9 @@ def stored_while_away(stage):
 def topic_and_ttl(stage):
     """stored while Firefox is closed: only the latest of a topic, nothing with TTL 0"""
     stage.firefox.stop()
-    stage.push(KEYED, "replaced", topic="weather")
+    stage.push(KEYED, "replaced", headers={"Topic": "weather"})
     stage.push(KEYED, "never stored", ttl=0)
-    stage.push(KEYED, "latest", topic="weather")
+    stage.push(KEYED, "latest", headers={"Topic": "weather"})
     stage.start_firefox()
     stage.site.expect(KEYED, "latest")
     stage.push(KEYED, "online", ttl=0)
@@ -322,6 +406,16 @@ def nothing_else(stage):
     stage.expect_subscriptions_kept()
 
 
+def broadcast(stage):
+    """versions of a broadcast from a file reach Firefox, which acts on them and keeps its connection"""
+    stage.site.expect_version("1")
+    with stage.same_connection():
+        stage.broadcasts.write_text(broadcast_list("2"))
+        stage.site.expect_version("2")
+        stage.push(PLAIN, "after the broadcast")
+        stage.site.expect(PLAIN, "after the broadcast")
+
+
 def console_page(stage):
     """the console's own page subscribes, sends, and receives what it sent"""
     stage.firefox.open(f"{stage.gateway.console.replace('127.0.0.1', 'localhost')}/try")
@@ -356,6 +450,7 @@ TRY_PAGE_SCRIPT = """
 CHECKS = [
     plain_subscription,
     keyed_subscription,
+    foreign_endpoint,
     aesgcm,
     empty,
     stored_while_away,
@@ -364,53 +459,20 @@ CHECKS = [
     gateway_killed,
     killed_before_ack,
     database_lost,
+    version_update,
     unsubscribed,
+    broadcast,
     console_page,
     nothing_else,
 ]
 
 
-def run_checks(stage):
-    """Runs all checks in their order, prints a line for each, and returns how many failed."""
-    failed = 0
-    for number, check in enumerate(CHECKS, start=1):
-        started = time.monotonic()
-        try:
-            stage.restore()
-            check(stage)
-            result, reason = "ok", ""
-        except Exception as error:
-            failed += 1
-            result, reason = "not ok", f"\n# {type(error).__name__}: {error}"
-        elapsed = time.monotonic() - started
-        print(f"{result} {number} - {check.__doc__} # {elapsed:.1f} s{reason}", flush=True)
-    return failed
-
-
-def give_up(number, _frame):
-    """Ends the run when it takes too long or is told to end; further signals must not disturb `main`'s cleaning up."""
-    for ending in END_SIGNALS:
-        signal.signal(ending, signal.SIG_IGN)
-    sys.exit(f"push_test.py: given up after {signal.Signals(number).name}")
-
-
 def main(binary, program):
     """Runs the checks on a stage of its own and returns the exit status."""
-    for ending in END_SIGNALS:
-        signal.signal(ending, give_up)
-    signal.alarm(RUN_SECS)
+    end_within(RUN_SECS)
     with tempfile.TemporaryDirectory(prefix="edgepush-firefox-", ignore_cleanup_errors=True) as directory:
         stage = Stage(binary, program, directory)
-        failed = len(CHECKS)
-        try:
-            failed = run_checks(stage)
-        finally:
-            stage.close()
-            if failed:
-                stage.firefox.print_log()
-                stage.gateway.print_log()
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+        return run_on(stage, CHECKS, [stage.firefox, stage.gateway])
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use edgepush::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
 use edgepush::protocol::push_request::{Body, PushHeaders};
 
-use crate::checker::{Asked, EndpointUrl, Message, body_of};
+use crate::checker::{Asked, EndpointUrl, Message, URGENCY_NORMAL, body_of};
+use crate::frames::URGENCIES;
 use crate::signer::{HEADER, Signer};
 use crate::world::{HOST, World, peer};
 
@@ -103,12 +104,19 @@ fn post(world: &mut World, agent: usize, channel: uuid::Uuid, endpoint: &Endpoin
         .rng
         .percent(30)
         .then(|| world.rng.pick(&["a", "b"]).to_owned());
+    // What has no body cannot be told apart when it is sent, and has the usual one.
+    let urgency = if has_body && world.rng.percent(50) {
+        world.rng.index(URGENCIES.len())
+    } else {
+        URGENCY_NORMAL
+    };
     if endpoint.restricted {
         world.checker.tally.add("post of a restricted endpoint");
     }
     let headers = PushHeaders {
         ttl: Some(ttl_secs.to_string()),
         topic: topic.clone(),
+        urgency: has_body.then(|| URGENCIES[urgency].to_owned()),
         content_encoding: has_body.then(|| "aes128gcm".to_owned()),
         authorization: authorization(endpoint, number),
         ..PushHeaders::default()
@@ -118,6 +126,7 @@ fn post(world: &mut World, agent: usize, channel: uuid::Uuid, endpoint: &Endpoin
         channel,
         ttl_secs,
         topic,
+        urgency,
         body: body.clone(),
         posted: {
             let mut posted = world.moment();

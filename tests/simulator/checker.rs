@@ -14,6 +14,9 @@ use uuid::Uuid;
 
 use crate::tally::Tally;
 
+/// Of messages that do not say.
+pub(crate) const URGENCY_NORMAL: usize = 2;
+
 /// When something happened, by each clock that matters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
@@ -34,6 +37,8 @@ pub(crate) struct Message {
     pub(crate) channel: Uuid,
     pub(crate) ttl_secs: u64,
     pub(crate) topic: Option<String>,
+    /// Its place in `URGENCIES`.
+    pub(crate) urgency: usize,
     pub(crate) body: Option<Vec<u8>>,
     pub(crate) posted: Moment,
     /// Its endpoint was minted under a database that is gone.
@@ -102,8 +107,12 @@ pub(crate) struct SessionLog {
     /// As the answer to hello named it; empty before.
     pub(crate) uaid: String,
     pub(crate) hello_step: u64,
+    /// What it wants at least, and whether it has ever said so.
+    pub(crate) urgency_min: usize,
+    pub(crate) asked_urgency: bool,
     sent: BTreeSet<String>,
-    last: BTreeMap<Uuid, MessageId>,
+    /// Of each channel and urgency.
+    last: BTreeMap<(Uuid, usize), MessageId>,
 }
 
 #[derive(Debug)]
@@ -362,7 +371,13 @@ impl Checker {
             self.may_be_sent(number, acked, log, now);
         }
         if number.is_none_or(|number| self.messages[number].ttl_secs > 0) {
-            let last = log.last.insert(channel, id);
+            let urgency = number.map_or(URGENCY_NORMAL, |number| self.messages[number].urgency);
+            let of_channel = log.last.range((channel, 0)..=(channel, usize::MAX));
+            if of_channel.into_iter().any(|(_, last)| *last > id) {
+                assert!(log.asked_urgency, "out of order");
+                self.tally.add("overtaken by a more urgent one");
+            }
+            let last = log.last.insert((channel, urgency), id);
             assert!(last.is_none_or(|last| last < id), "out of order");
         }
     }
@@ -370,6 +385,10 @@ impl Checker {
     /// Neither expired nor replaced.
     fn may_be_sent(&self, number: usize, acked: bool, log: &SessionLog, now: Moment) {
         let message = &self.messages[number];
+        assert!(
+            message.urgency >= log.urgency_min,
+            "message {number} sent though less urgent than asked for"
+        );
         if message.ttl_secs > 0 {
             // The second in which it was posted is not counted: it may have just begun.
             let expires = message.posted.service_secs + message.ttl_secs + 1;
@@ -593,7 +612,9 @@ impl Checker {
     /// everything owed to it has been sent to it, or was acked before.
     pub(crate) fn all_sent(&self, log: &SessionLog, now: Moment) {
         for number in 0..self.messages.len() {
-            if self.messages[number].agent != log.agent || !self.is_owed(number, now) {
+            let message = &self.messages[number];
+            let is_wanted = message.agent == log.agent && message.urgency >= log.urgency_min;
+            if !is_wanted || !self.is_owed(number, now) {
                 continue;
             }
             let seen = self.seen_of(number);
@@ -649,6 +670,7 @@ impl fmt::Debug for Message {
             .field("channel", &self.channel)
             .field("ttl_secs", &self.ttl_secs)
             .field("topic", &self.topic)
+            .field("urgency", &self.urgency)
             .field("posted", &self.posted)
             .field("lost_endpoint", &self.lost_endpoint)
             .field("answered", &self.answered)

@@ -3,6 +3,9 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+/// From the least urgent on.
+pub(crate) const URGENCIES: [&str; 4] = ["very-low", "low", "normal", "high"];
+
 /// What a user agent says.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
@@ -15,6 +18,8 @@ pub(crate) enum Said {
         channel: Uuid,
     },
     Ack(Vec<Ack>),
+    /// Its place in [`URGENCIES`].
+    Urgency(usize),
     Other(String),
 }
 
@@ -42,6 +47,9 @@ impl Said {
             Self::Ack(updates) => {
                 let updates: Vec<Value> = updates.iter().map(Ack::json).collect();
                 json!({"messageType": "ack", "updates": updates}).to_string()
+            }
+            Self::Urgency(min) => {
+                json!({"messageType": "urgency", "min": URGENCIES[*min]}).to_string()
             }
             Self::Other(text) => text.clone(),
         }
@@ -95,6 +103,7 @@ pub(crate) enum Frame {
         version: String,
         body: Option<Vec<u8>>,
     },
+    UrgencyTaken,
     /// Nothing is broadcast here.
     NoBroadcast,
     Pong,
@@ -119,6 +128,10 @@ impl Frame {
             Some("hello") => {
                 assert_eq!(status(), 200);
                 Self::Hello { uaid: word("uaid") }
+            }
+            Some("urgency") => {
+                assert_eq!(status(), 200);
+                Self::UrgencyTaken
             }
             Some("register") => Self::Registered {
                 channel: channel(),

@@ -74,6 +74,15 @@ fn tight(rng: &mut Rng, relaxed: bool) -> Limits {
     if rng.percent(10) {
         limits.bytes_per_user_agent_max = rng.pick(&[1000, 5000]);
     }
+    if rng.percent(15) {
+        limits.messages_per_subscription_max = rng.pick(&[1, 3]);
+    }
+    if rng.percent(15) {
+        limits.subscription_burst_max = rng.pick(&[1, 5]);
+    }
+    if rng.percent(10) {
+        limits.newcomer_burst_max = 2;
+    }
     if rng.percent(10) {
         limits.subscriptions_per_user_agent_max = 2;
     }

@@ -41,6 +41,7 @@ pub(crate) const KINDS: &[&str] = &[
     "message delivered again",
     "message without a body",
     "nack",
+    "overtaken by a more urgent one",
     "page read failed",
     "paused",
     "pong",
@@ -62,6 +63,7 @@ pub(crate) const KINDS: &[&str] = &[
     "two websockets at once",
     "uaid kept over a lost database",
     "unregister",
+    "urgency asked for",
 ];
 
 #[derive(Debug, Default)]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::application_server::public_key;
-use crate::frames::{Ack, Frame, Said, Up};
+use crate::frames::{Ack, Frame, Said, URGENCIES, Up};
 use crate::rng::Rng;
 use crate::world::World;
 
@@ -196,6 +196,11 @@ pub(crate) fn act(world: &mut World, agent: usize) {
             world.say(id, Said::Other(text.to_owned()));
         }
         41..=44 => ack_of_another(world, id),
+        45..=59 => {
+            world.checker.tally.add("urgency asked for");
+            let min = world.rng.index(URGENCIES.len());
+            world.say(id, Said::Urgency(min));
+        }
         _ => {}
     }
 }
@@ -293,6 +298,7 @@ pub(crate) fn reads(world: &mut World, id: u64, frame: Frame) {
         }
         Frame::Registered { .. }
         | Frame::Unregistered { .. }
+        | Frame::UrgencyTaken
         | Frame::NoBroadcast
         | Frame::Pong => {}
         Frame::Notification {

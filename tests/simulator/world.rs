@@ -508,7 +508,7 @@ impl World {
                 self.checker
                     .sent(&mut socket.log, *channel, version, body.as_deref(), now);
             }
-            Frame::NoBroadcast | Frame::Pong => {}
+            Frame::UrgencyTaken | Frame::NoBroadcast | Frame::Pong => {}
         }
         socket.unsent.push_back(Down::Frame(frame));
     }
@@ -651,7 +651,12 @@ impl World {
                     }
                 }
             }
+            Said::Urgency(min) if socket.greeted => {
+                socket.log.urgency_min = *min;
+                socket.log.asked_urgency = true;
+            }
             Said::Hello(_)
+            | Said::Urgency(_)
             | Said::Register { .. }
             | Said::Unregister { .. }
             | Said::Ack(_)

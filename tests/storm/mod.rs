@@ -24,10 +24,20 @@ const WEBPUSH_AGENTS: usize = 4;
 const SIMPLEPUSH_AGENTS: usize = 2;
 const APPLICATION_SERVERS: usize = 3;
 
-/// What a gateway under a storm is started with: queues that are never full, and a window that is
-/// short, because many acks here never come.
-pub const CONFIG: &str = "[limits]\nack_window_millis = 20\nmessages_per_user_agent_max = 1000000\n\
-                          bytes_per_user_agent_max = 1000000000\n";
+/// What a gateway under a storm is started with: queues that are never full, senders that are never too
+/// quick, and a window that is short, because many acks here never come.
+pub const CONFIG: &str = "[limits]
+ack_window_millis = 20
+messages_per_user_agent_max = 1000000
+messages_per_subscription_max = 1000000
+bytes_per_user_agent_max = 1000000000
+bytes_per_subscription_max = 1000000000
+subscription_rate_per_sec_max = 1000000
+user_agent_rate_per_sec_max = 1000000
+address_rate_per_sec_max = 1000000
+registration_rate_per_min_max = 1000000
+newcomer_rate_per_min_max = 1000000
+";
 
 /// The seed of this run, from the environment or from the clock. It is printed, so that a failed test
 /// shows it; the machine's own timing is not in it.
@@ -92,7 +102,7 @@ impl Storm {
     /// Waits until the gateway has taken so many messages more, as long as it takes any.
     pub fn wait_for(&self, more: u64) {
         let enough = self.accepted() + more;
-        for _ in 0..1000 {
+        for _ in 0..6000 {
             if self.accepted() >= enough {
                 return;
             }

@@ -9,7 +9,7 @@ use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, MessageId};
 use crate::model::limits::{Limits, MESSAGE_OVERHEAD_BYTES};
 use crate::model::message::{Payload, PushMessage};
-use crate::model::store::StoreOp;
+use crate::model::store::{Cursors, StoreOp};
 use crate::model::time::Now;
 use crate::model::version::Version;
 use crate::protocol::server_message::{self, Update};
@@ -32,10 +32,13 @@ type Updates = BTreeMap<ChannelId, (Version, Option<Box<str>>)>;
 impl Agent {
     /// Asks for the next page if one is needed and the user agent keeps up.
     pub(in crate::engine) fn catch_up(&mut self, now: Now, desk: &mut Desk) {
-        if self.mode != (Mode::CatchingUp { fetching: false }) || self.unsent_bytes > 0 {
+        if self.mode != (Mode::CatchingUp { fetching: None }) || self.unsent_bytes > 0 {
             return;
         }
-        self.mode = Mode::CatchingUp { fetching: true };
+        let urgency_min = self.urgency_min;
+        self.mode = Mode::CatchingUp {
+            fetching: Some(urgency_min),
+        };
         let unsent_bytes_max = desk.limits.unsent_bytes_max;
         let (messages_max, bytes_max) = match self.dialect {
             Dialect::WebPush => (PAGE_MESSAGES_MAX, unsent_bytes_max),
@@ -46,7 +49,8 @@ impl Agent {
         };
         let op = StoreOp::Fetch {
             uaid: self.uaid,
-            after: self.cursor,
+            after: self.cursors,
+            urgency_min,
             now: desk.service_time(now),
             messages_max,
             bytes_max,
@@ -63,9 +67,15 @@ impl Agent {
         desk: &mut Desk,
     ) {
         let service_time = desk.service_time(now);
+        let asked = self.asked_urgency();
+        // What is read now must be in this page and wanted still.
+        let read = asked.max(self.urgency_min);
         let mut updates = Updates::new();
         for message in messages {
-            self.cursor = message.id;
+            if !self.wants(&message) {
+                continue;
+            }
+            self.cursors.advance(read, message.id);
             // Unregistered since the page was read, or expired.
             if self.ending == Some(message.channel) || message.expires_at() <= service_time {
                 continue;
@@ -88,12 +98,12 @@ impl Agent {
             }
         }
         self.send_updates(&updates, &mut desk.out);
-        // Messages given to the storage thread behind this page are not in it.
-        if !more && self.to_fetch == 0 {
-            self.mode = Mode::Live;
-            return;
+        // Messages given to the storage thread behind this page are not in it, and neither are those
+        // that have been asked for since.
+        if !more && self.to_fetch == 0 && asked <= self.urgency_min {
+            return self.has_caught_up();
         }
-        self.mode = Mode::CatchingUp { fetching: false };
+        self.mode = Mode::CatchingUp { fetching: None };
         self.catch_up(now, desk);
     }
 
@@ -162,8 +172,8 @@ impl Agent {
     /// Goes through what is on flash from its beginning. While it catches up it does so anyway.
     fn fetch_again(&mut self, now: Now, desk: &mut Desk) {
         if self.mode == Mode::Live {
-            self.cursor = MessageId::ZERO;
-            self.mode = Mode::CatchingUp { fetching: false };
+            self.cursors = Cursors::START;
+            self.mode = Mode::CatchingUp { fetching: None };
             self.catch_up(now, desk);
         }
     }

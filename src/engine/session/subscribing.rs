@@ -7,17 +7,24 @@ use crate::engine::{Engine, Output, SessionId};
 use crate::model::dialect::Dialect;
 use crate::model::ids::ChannelId;
 use crate::model::store::StoreOp;
+use crate::model::time::Now;
 use crate::protocol::client_message::RegisterKey;
 use crate::protocol::keyring::{Endpoint, KeyDigest};
 use crate::protocol::server_message::{self, Registered};
 
 impl Engine {
-    pub(super) fn webpush_register(&mut self, id: SessionId, channel: ChannelId, key: RegisterKey) {
+    pub(super) fn webpush_register(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        channel: ChannelId,
+        key: RegisterKey,
+    ) {
         let spelling = server_message::dashed(channel);
         match key {
-            RegisterKey::Absent => self.register(id, channel, spelling.into(), None),
+            RegisterKey::Absent => self.register(now, id, channel, spelling.into(), None),
             RegisterKey::Present(digest) => {
-                self.register(id, channel, spelling.into(), Some(digest));
+                self.register(now, id, channel, spelling.into(), Some(digest));
             }
             RegisterKey::Invalid => {
                 let answer = server_message::registered(&spelling, Registered::InvalidKey);
@@ -29,11 +36,16 @@ impl Engine {
     /// `spelling`: the channel's name as the user agent spells it.
     pub(in crate::engine) fn register(
         &mut self,
+        now: Now,
         id: SessionId,
         channel: ChannelId,
         spelling: Box<str>,
         restricted_to: Option<KeyDigest>,
     ) {
+        if !self.admit_registration(now, id, channel) {
+            let answer = server_message::registered(&spelling, Registered::TooMany);
+            return self.desk.out.send(id, answer);
+        }
         let Some((session, uaid)) = self.named(id) else {
             return;
         };
@@ -106,7 +118,10 @@ impl Engine {
         };
         let outcome = match made {
             None => Registered::StorageFault,
-            Some(false) => Registered::TooMany,
+            Some(false) => {
+                Counters::add(&mut self.desk.out.counters.registrations_over_user_agent_max);
+                Registered::TooMany
+            }
             Some(true) => {
                 if let Some(agent) = session.agent_mut() {
                     agent

@@ -1,5 +1,7 @@
 //! What application servers, homeservers and user agents without a websocket send over HTTP.
 
+use std::net::IpAddr;
+
 use edgepush::model::limits::{
     NOTIFY_DEVICES_MAX, RAW_BODY_BYTES_MAX, TOPIC_CHARS_MAX, TTL_SECS_MAX, UPDATE_DATA_BYTES_MAX,
 };
@@ -9,7 +11,7 @@ use edgepush::protocol::keyring::{KEY_BYTES, Keyring};
 use edgepush::protocol::problem::Problem;
 use edgepush::protocol::push_request::{self, Body, Manners, PushHeaders};
 use edgepush::protocol::route::Route;
-use edgepush::protocol::{broadcast_list, matrix, registration, update_request};
+use edgepush::protocol::{broadcast_list, forwarded, matrix, registration, update_request};
 
 use crate::fields::Fields;
 
@@ -109,6 +111,19 @@ pub(crate) fn registration(bytes: &[u8]) {
         // Whoever guesses it has broken HMAC.
         assert!(!keyring.is_secret(uaid, secret));
     }
+}
+
+/// `X-Forwarded-For` of a trusted proxy, and of one that is not.
+pub(crate) fn forwarded(bytes: &[u8]) {
+    let list = String::from_utf8_lossy(bytes);
+    let connected = IpAddr::from([10, 0, 0, 1]);
+    let nobody = |_| false;
+    assert_eq!(forwarded::peer(connected, Some(&list), nobody), connected);
+    let proxies = |address: IpAddr| matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 10);
+    let peer = forwarded::peer(connected, Some(&list), proxies);
+    // What stands to the left of somebody who is not trusted is not believed.
+    let lie = format!("192.0.2.1, {list}");
+    assert!(proxies(peer) || forwarded::peer(connected, Some(&lie), proxies) == peer);
 }
 
 pub(crate) fn matrix(bytes: &[u8]) {

@@ -9,7 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use arbitrary::Unstructured;
-use edgepush::engine::{Engine, Input, Opening, Output, RequestId, SessionId, Settings, Violation};
+use edgepush::engine::{
+    Engine, Input, Opening, Output, RequestId, SessionId, Settings, TurnedAway, Violation,
+};
 use edgepush::model::access::Access;
 use edgepush::model::durability::Durability;
 use edgepush::model::ids::DatabaseId;
@@ -82,6 +84,12 @@ impl World {
                 unsent_bytes_max: 2048,
                 subscriptions_per_user_agent_max: 2,
                 app_ping_interval_min: Duration::ZERO,
+                websockets_per_address_max: 3,
+                newcomer_burst_max: 3,
+                registration_burst_max: 4,
+                subscription_burst_max: 3,
+                user_agent_burst_max: 5,
+                address_burst_max: 8,
                 ..Limits::default()
             }
         };
@@ -203,9 +211,12 @@ impl World {
                 self.input(Input::Broadcasts(list));
             }
             _ => {
-                if u.ratio(1, 8)? {
-                    self.input(Input::Stop);
-                }
+                let input = if u.ratio(1, 8)? {
+                    Input::Stop
+                } else {
+                    Input::TurnedAway(TurnedAway::TooManyOfAddress)
+                };
+                self.input(input);
             }
         }
         Ok(())

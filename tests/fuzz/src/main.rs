@@ -29,6 +29,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("push_request", application_servers::push_request),
     ("update_request", application_servers::update_request),
     ("registration", application_servers::registration),
+    ("forwarded", application_servers::forwarded),
     ("matrix", application_servers::matrix),
     ("broadcast_list", application_servers::broadcast_list),
     ("vapid", vapid::vapid),

@@ -51,7 +51,12 @@ pub(crate) fn webpush(bytes: &[u8]) {
                 .sum();
             assert!(length <= text.len());
         }
-        Ok(ClientMessage::Unregister { .. } | ClientMessage::Nack | ClientMessage::Ping) => {}
+        Ok(
+            ClientMessage::Unregister { .. }
+            | ClientMessage::Urgency(_)
+            | ClientMessage::Nack
+            | ClientMessage::Ping,
+        ) => {}
         // What becomes of it is the reason of a close frame.
         Err(error) => assert!(error.as_str().len() <= 123),
     }

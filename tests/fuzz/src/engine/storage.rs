@@ -38,12 +38,16 @@ pub(super) fn reply(op: &StoreOp, u: &mut Unstructured<'_>) -> arbitrary::Result
             EnqueueOutcome::Kept,
             EnqueueOutcome::KeptAndRestored,
             EnqueueOutcome::NoSubscription,
+            EnqueueOutcome::SubscriptionFull,
             EnqueueOutcome::QueueFull,
             EnqueueOutcome::StoreFull,
         ])?),
-        StoreOp::Fetch { after, .. } => {
+        StoreOp::Fetch {
+            after, urgency_min, ..
+        } => {
             let mut messages = Vec::new();
-            let mut id = *after;
+            // Above all that was read, as a queue whose messages are all urgent enough has them.
+            let mut id = after.of(*urgency_min);
             for _ in 0..u.int_in_range(0..=4)? {
                 id = MessageId::from_i64(
                     id.as_i64()
@@ -132,7 +136,7 @@ fn message(id: MessageId, u: &mut Unstructured<'_>) -> arbitrary::Result<PushMes
         received_at: ServiceTime::from_secs(u.arbitrary::<u16>()?.into()),
         ttl: Ttl::from_secs_lowered(u.arbitrary::<u32>()?.into()),
         topic: topic.then(|| Topic::new("topic").ok()).flatten(),
-        urgency: Urgency::Normal,
+        urgency: *u.choose(&Urgency::ALL)?,
         payload,
     })
 }

@@ -142,7 +142,11 @@ impl Words {
                 }
                 json!({"messageType": "ack", "updates": updates})
             }
-            13 => json!({"messageType": "nack", "version": "v", "code": 301}),
+            13 if u.arbitrary()? => json!({"messageType": "nack", "version": "v", "code": 301}),
+            13 => {
+                let min = *u.choose(&["very-low", "low", "normal", "high", "none"])?;
+                json!({"messageType": "urgency", "min": min})
+            }
             14 => {
                 json!({"messageType": "broadcast_subscribe", "broadcasts": {u.arbitrary::<&str>()?: "1"}})
             }
@@ -203,6 +207,7 @@ impl Words {
         });
         let ttl = ["0", "60", "99999999999"];
         let ttl = *u.choose(&ttl)?;
+        let urgency = *u.choose(&["very-low", "low", "high"])?;
         let headers = PushHeaders {
             authorization: rarely(u, &authorization)?,
             content_encoding: header(u, "aes128gcm")?,
@@ -211,7 +216,7 @@ impl Words {
             encryption: rarely(u, "salt=AAAA")?,
             topic: rarely(u, "topic")?,
             ttl: header(u, ttl)?,
-            urgency: rarely(u, "high")?,
+            urgency: rarely(u, urgency)?,
         };
         Ok(Request {
             peer: IpAddr::V4(Ipv4Addr::new(192, 168, 1, u.arbitrary()?)),

@@ -14,10 +14,13 @@ STOP_SECS = 15
 class Gateway(Child):
     """One edgepush with a data directory; after the first start it always returns to the same port."""
 
-    def __init__(self, binary, directory):
-        super().__init__(pathlib.Path(directory, "gateway.log"))
+    def __init__(self, binary, directory, config=""):
+        directory = pathlib.Path(directory)
+        super().__init__(directory / "gateway.log")
         self.binary = binary
-        self.data = pathlib.Path(directory, "data")
+        self.config = directory / "edgepush.toml"
+        self.config.write_text(config)
+        self.data = directory / "data"
         self.data.mkdir()
         self.address = "127.0.0.1:0"
         self.console = None
@@ -25,13 +28,14 @@ class Gateway(Child):
     def start(self):
         """Starts the gateway and waits for the line that says that it is ready."""
         command = [self.binary, "--listen", self.address, "--console", "127.0.0.1:0", "--data", self.data]
+        command += ["--config", self.config, "--log", "debug"]
         self.spawn(command, stdout=subprocess.PIPE, text=True)
         watchdog = threading.Timer(READY_SECS, self.process.kill)
         watchdog.daemon = True
         watchdog.start()
         line = self.process.stdout.readline()
         watchdog.cancel()
-        ready = re.fullmatch(r"edgepush ready push=http://(127\.0\.0\.1:\d+) console=(http://\S+)\n", line)
+        ready = re.fullmatch(r"edgepush ready push=https?://(127\.0\.0\.1:\d+) console=(http://\S+)\n", line)
         if not ready:
             self.kill()
             raise AssertionError(f"the gateway began with {line!r} instead of its ready line")
@@ -43,6 +47,10 @@ class Gateway(Child):
         self.process.terminate()
         status = self.process.wait(STOP_SECS)
         assert status == 0, f"after SIGTERM the gateway ended with status {status}"
+
+    def said(self, text):
+        """How many lines of its log have this in them."""
+        return sum(text in line for line in self.log.read_text(errors="replace").splitlines())
 
     def lose_database(self):
         """Deletes the database of a stopped gateway and leaves its key."""
