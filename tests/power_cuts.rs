@@ -8,6 +8,7 @@
 //! `EDGEPUSH_CUTS=100 cargo test --test power_cuts -- --nocapture` cuts more often and shows the account;
 //! `EDGEPUSH_SEED=1` makes the same choices again. It needs root and /dev/fuse, and says so if it has not.
 
+#![cfg(target_os = "linux")]
 // A test may panic and may add.
 #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used)]
 #![allow(

@@ -23,6 +23,8 @@ const GLANCE: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long nothing must come before it believes that there is nothing.
 const QUIET: Duration = Duration::from_millis(500);
+/// Longest that everything which waits may take to come.
+const DRAIN_MAX: Duration = Duration::from_secs(120);
 /// Subscriptions that it has at first, and at most.
 const CHANNELS_FIRST: usize = 2;
 const CHANNELS_MAX: usize = 5;
@@ -104,8 +106,10 @@ impl UserAgent {
     pub(super) fn drain(&mut self) {
         let fault = "the gateway is there";
         let mut link = self.connect().unwrap_or_else(|Gone| panic!("{fault}"));
-        let mut last = Instant::now();
+        let start = Instant::now();
+        let mut last = start;
         while last.elapsed() < QUIET {
+            assert!(start.elapsed() < DRAIN_MAX, "it never ends");
             if let Some(message) = link.read().unwrap_or_else(|Gone| panic!("{fault}")) {
                 self.take(&mut link, &message);
                 let _ = Self::ack_all(&mut link);
