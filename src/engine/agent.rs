@@ -6,9 +6,10 @@
 //! fetched from there in their order; no message waits for another one's ack.
 
 mod catching_up;
+mod unsubscribing;
 mod urgency;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,9 +25,8 @@ use crate::model::limits::Limits;
 use crate::model::message::{PushMessage, Urgency};
 use crate::model::store::{Cursors, Deletion, StoreOp, Subscription};
 use crate::model::time::Now;
-use crate::model::version::Version;
+use crate::model::version::{NewVersion, Version};
 use crate::protocol::client_message::AckCode;
-use crate::protocol::problem::Problem;
 use crate::protocol::server_message::{self, Update};
 
 /// A user agent whose hello has been answered.
@@ -47,6 +47,10 @@ pub(super) struct Agent {
     mode: Mode,
     /// The last messages sent here.
     cursors: Cursors,
+    /// The page that is on its way is followed by the first one again.
+    starts_again: bool,
+    /// Acked while a page is on its way, which may bring them again.
+    acked_meanwhile: BTreeSet<MessageId>,
     /// Less urgent messages are held back: they wait on flash.
     urgency_min: Urgency,
     /// Messages may wait there only because they were not urgent enough.
@@ -117,6 +121,8 @@ impl Agent {
             some_unlisted: false,
             mode: Mode::Live,
             cursors: Cursors::START,
+            starts_again: false,
+            acked_meanwhile: BTreeSet::new(),
             urgency_min: Urgency::VeryLow,
             some_held_back: false,
             to_fetch: 0,
@@ -162,7 +168,11 @@ impl Agent {
     /// Sends a message with TTL 0, or drops it: nobody waits for it.
     pub(super) fn deliver_now_or_never(&mut self, now: Now, post: &Post, desk: &mut Desk) {
         let text = self.frame(&post.message, desk);
-        if self.wants(&post.message) && self.has_room_for(text.len(), &desk.limits) {
+        // A number that only the storage knows for certain may be that of another update.
+        let update = post.message.payload.update();
+        let is_certain = update.is_none_or(|update| matches!(update.version, NewVersion::Exact(_)));
+        let has_room = self.has_room_for(text.len(), &desk.limits);
+        if is_certain && has_room && self.wants(&post.message) {
             let version = version_of(&post.message);
             self.list(now, &post.message, version, true, Place::Nowhere, desk);
             self.send(text, &mut desk.out);
@@ -254,6 +264,9 @@ impl Agent {
         Counters::add(&mut out.counters.messages_acked);
         let unacked = self.unacked.remove(&id);
         if let Some(unacked) = &unacked {
+            if matches!(self.mode, Mode::CatchingUp { fetching: Some(_) }) {
+                self.acked_meanwhile.insert(id);
+            }
             // Of a message that it has never seen this can only mean an unknown subscription.
             if code == AckCode::NotDelivered && unacked.first_time {
                 let channel = unacked.channel;
@@ -289,7 +302,7 @@ impl Agent {
         channel: ChannelId,
         version: Version,
         now: Now,
-        out: &mut Outbox,
+        desk: &mut Desk,
     ) {
         let is_seen = |unacked: &Unacked| {
             unacked.channel == channel && unacked.version.is_some_and(|sent| sent <= version)
@@ -299,18 +312,20 @@ impl Agent {
             .filter(|(_, unacked)| is_seen(unacked))
             .map(|(id, _)| *id)
             .collect();
-        if seen.is_empty() || self.some_unlisted {
-            // It was sent on an earlier session, or when the list was full.
+        if seen.is_empty() || self.some_unlisted || self.mode != Mode::Live {
+            // It was sent on an earlier session or when the list was full, or a lower one waits
+            // on flash.
             let uaid = self.uaid;
             let deletion = Deletion::Update {
                 uaid,
                 channel,
                 version,
+                until: desk.last_message_id(),
             };
-            out.delete(now.monotonic, deletion);
+            desk.out.delete(now.monotonic, deletion);
         }
         for id in seen {
-            self.ack(id, AckCode::Delivered, now, out);
+            self.ack(id, AckCode::Delivered, now, &mut desk.out);
         }
     }
 
@@ -342,32 +357,6 @@ impl Agent {
         }
     }
 
-    /// Ends a subscription at once: nothing of it is sent or kept from here on.
-    pub(super) fn unsubscribe(&mut self, channel: ChannelId, out: &mut Outbox) {
-        self.ending = Some(channel);
-        self.drop_channel(channel, out);
-    }
-
-    /// A subscription has ended in the storage.
-    pub(super) fn drop_channel(&mut self, channel: ChannelId, out: &mut Outbox) {
-        self.channels.remove(channel);
-        let all = std::mem::take(&mut self.unacked).into_iter();
-        let (ended, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            all.partition(|(_, unacked)| unacked.channel == channel);
-        self.unacked = others;
-        for unacked in ended.into_values() {
-            if let Place::Held(held) = unacked.place {
-                out.release(held.message.cost_bytes());
-                out.refuse(held.request, Problem::NoSubscription);
-            }
-        }
-    }
-
-    /// The storage has answered what [`unsubscribe`](Self::unsubscribe) asked.
-    pub(super) const fn unsubscribed(&mut self) {
-        self.ending = None;
-    }
-
     /// The session ends: what only memory holds goes to flash, in its order.
     pub(super) fn leave(&mut self, desk: &mut Desk) {
         for (_, unacked) in std::mem::take(&mut self.unacked) {
@@ -376,7 +365,7 @@ impl Agent {
             }
         }
         let uaid = self.uaid;
-        let versions = self.channels.unwritten(desk.version_clock.version());
+        let versions = self.channels.unwritten(desk.version_clock.shown());
         if !versions.is_empty() {
             let op = StoreOp::SaveVersions { uaid, versions };
             desk.out.store(op, Waiting::Nobody);

@@ -78,8 +78,13 @@ impl Channels {
         }
     }
 
-    pub(super) fn remove(&mut self, channel: ChannelId) {
+    /// Nothing more is accepted for the channel.
+    pub(super) fn end(&mut self, channel: ChannelId) {
         self.known.remove(&channel);
+    }
+
+    /// And nothing of it is left.
+    pub(super) fn forget(&mut self, channel: ChannelId) {
         self.details.remove(&channel);
     }
 

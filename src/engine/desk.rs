@@ -76,6 +76,11 @@ impl Desk {
         self.served_before.advanced(running)
     }
 
+    /// The id of the newest push message.
+    pub(super) const fn last_message_id(&self) -> MessageId {
+        self.last_id
+    }
+
     /// The id of the next push message.
     pub(super) const fn next_message_id(&mut self) -> MessageId {
         self.last_id = self.last_id.next();
@@ -94,7 +99,7 @@ impl Desk {
             uaid,
             message,
             lost,
-            version_clock: self.version_clock.version(),
+            version_clock: self.version_clock.shown(),
             fate,
         });
     }

@@ -197,9 +197,13 @@ impl Engine {
             | Payload::Raw(_)
             | Payload::Update(_)) => (topic, urgency, payload),
         };
-        if let (Some(update), Some((agent, _))) = (payload.update(), self.agent_of_mut(endpoint)) {
+        if let Some(update) = payload.update() {
             let version = update.version.version();
-            agent.channels.note_version(endpoint.channel, version);
+            // What it has passed by now is not written down for the channel.
+            self.desk.version_clock.version();
+            if let Some((agent, _)) = self.agent_of_mut(endpoint) {
+                agent.channels.note_version(endpoint.channel, version);
+            }
         }
         Arc::new(PushMessage {
             id: self.desk.next_message_id(),

@@ -51,6 +51,7 @@ use crate::model::simplepush::SimplePush;
 use crate::model::store::{Opened, StoreError, StoreOp};
 use crate::model::time::Now;
 use crate::model::unifiedpush::UnifiedPush;
+use crate::model::version::Version;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 
@@ -81,6 +82,8 @@ pub struct Engine {
     windows: VecDeque<(Instant, SessionId, MessageId)>,
     sleep: Sleep,
     broadcasts: Broadcasts,
+    /// When to read who sleeps: at the start, and again where that failed.
+    sleepers_at: Option<Instant>,
     sweep_at: Option<Instant>,
     save_time_at: Option<Instant>,
     storage_fault: Option<StoreError>,
@@ -113,12 +116,11 @@ impl Engine {
     /// numbered.
     pub fn new(now: Now, settings: Settings) -> Option<Self> {
         let access = settings.access.clone();
-        let mut desk = Desk::new(now, settings)?;
-        if desk.simplepush.udp_wakeup {
-            desk.out.store(StoreOp::Sleepers, Waiting::Sleepers);
-        }
+        let desk = Desk::new(now, settings)?;
+        let reads_sleepers = desk.simplepush.udp_wakeup;
         Some(Self {
             admission: Admission::new(now, &desk.limits),
+            sleepers_at: reads_sleepers.then_some(now.monotonic),
             desk,
             access,
             sessions: BTreeMap::new(),
@@ -156,6 +158,9 @@ impl Engine {
             Input::Stop => self.begin_stop(now),
         }
         self.give_tokens_back();
+        if let Some(bound) = self.desk.version_clock.next_bound() {
+            self.save_time(now, bound);
+        }
         if self.stop == Stop::Waiting && self.desk.out.waiting_len() == 0 {
             self.stop = Stop::Done;
             self.desk.out.push(Output::Stopped);
@@ -176,6 +181,7 @@ impl Engine {
             self.windows.front().map(|(at, ..)| *at),
             self.desk.redeliveries.front().map(|(at, _)| *at),
             self.sleep.next_deadline(),
+            self.sleepers_at,
             self.desk.out.deletions_due(),
             self.sweep_at,
             self.save_time_at,
@@ -233,6 +239,10 @@ impl Engine {
         if due(self.desk.out.deletions_due()) {
             self.desk.out.flush_deletions(None);
         }
+        if due(self.sleepers_at) {
+            self.sleepers_at = None;
+            self.desk.out.store(StoreOp::Sleepers, Waiting::Sleepers);
+        }
         if due(self.sweep_at) {
             // Comes again with the reply.
             self.sweep_at = None;
@@ -240,7 +250,7 @@ impl Engine {
         }
         if due(self.save_time_at) {
             self.save_time_at = now.monotonic.checked_add(SAVE_TIME_INTERVAL);
-            self.save_time(now);
+            self.save_time(now, self.desk.version_clock.bound());
         }
     }
 
@@ -252,12 +262,12 @@ impl Engine {
         self.desk.out.store(op, Waiting::Expired);
     }
 
-    fn save_time(&mut self, now: Now) {
+    fn save_time(&mut self, now: Now, version_clock: Version) {
         let op = StoreOp::SaveTime {
             service_time: self.desk.service_time(now),
-            version_clock: self.desk.version_clock.version(),
+            version_clock,
         };
-        self.desk.out.store(op, Waiting::Nobody);
+        self.desk.out.store(op, Waiting::SavedTime);
     }
 
     /// Order: sessions first, because what they hold must be given to the storage; then the time,
@@ -275,7 +285,7 @@ impl Engine {
             self.close(session, CloseReason::GoingAway);
         }
         self.desk.out.flush_deletions(None);
-        self.save_time(now);
+        self.save_time(now, self.desk.version_clock.last());
     }
 }
 

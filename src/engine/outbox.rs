@@ -23,9 +23,9 @@ use crate::protocol::problem::Problem;
 /// Deletions that go to the storage thread at once, however young: bounds what gathers.
 const DELETIONS_MAX: usize = 256;
 
-/// Most deletions that wait for a failing storage to work again: 1.5 MiB.
+/// Most deletions that wait for a failing storage to work again: 1.75 MiB.
 const DELETIONS_WAITING_MAX: usize = 32_768;
-const _: () = assert!(size_of::<Deletion>() <= 48);
+const _: () = assert!(size_of::<Deletion>() <= 56);
 
 /// Outputs and what is open behind them.
 #[derive(Debug)]
@@ -82,6 +82,8 @@ pub(super) enum Waiting {
     },
     /// The sweep of expired messages.
     Expired,
+    /// The clocks, which are written down.
+    SavedTime,
     /// Who sleeps.
     Sleepers,
     /// A session whose user agent will be woken by a datagram.

@@ -3,6 +3,7 @@
 //! What only SimplePush has is in `simplepush`.
 
 mod acking;
+mod hello;
 mod subscribing;
 mod urgency;
 
@@ -14,14 +15,12 @@ use log::debug;
 use super::agent::Agent;
 use super::counters::Counters;
 use super::deadlines::coarse;
-use super::outbox::Waiting;
 use super::{CloseReason, Engine, Opening, Output, SessionId, Stop};
 use crate::model::dialect::Dialect;
 use crate::model::ids::Uaid;
-use crate::model::store::{StoreOp, Subscription};
 use crate::model::time::Now;
 use crate::model::wakeup::Wakeup;
-use crate::protocol::client_message::{self, Broadcasts, ClientMessage};
+use crate::protocol::client_message::{self, ClientMessage};
 use crate::protocol::http::BaseUrl;
 use crate::protocol::server_message::{self, BroadcastAnswer};
 use crate::protocol::simplepush_message;
@@ -52,6 +51,8 @@ pub(super) struct Session {
     awaiting_pong: bool,
     /// When it was told a new UAID.
     named_at: Option<Instant>,
+    /// It waits for the answer to a register or an unregister.
+    asking: bool,
 }
 
 /// What a SimplePush user agent said in its hello.
@@ -89,6 +90,11 @@ impl Session {
             State::Identified(agent) => Some(agent),
             State::AwaitingHello | State::Loading { .. } | State::Leaving(..) => None,
         }
+    }
+
+    /// Whether nothing is owed to its user agent, no answer either.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.asking && self.agent().is_some_and(Agent::is_quiet)
     }
 
     pub(super) const fn uaid(&self) -> Option<Uaid> {
@@ -152,6 +158,7 @@ impl Engine {
             last_ping: None,
             awaiting_pong: false,
             named_at: None,
+            asking: false,
         };
         let at = now.monotonic.checked_add(timeout);
         self.deadlines.set(id, &mut session.alarm, at);
@@ -318,109 +325,6 @@ impl Engine {
         }
     }
 
-    /// The storage has answered a hello.
-    pub(super) fn hello_loaded(
-        &mut self,
-        now: Now,
-        id: SessionId,
-        subscriptions: Vec<Subscription>,
-    ) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let State::Loading {
-            uaid,
-            must_be_known,
-        } = session.state
-        else {
-            return;
-        };
-        if must_be_known && subscriptions.is_empty() {
-            if self.newest.get(&uaid) == Some(&id) {
-                self.newest.remove(&uaid);
-            }
-            self.newcomer(now, id);
-        } else {
-            let dialect = session.dialect.unwrap_or(Dialect::WebPush);
-            debug!(
-                "hello uaid={} dialect={dialect:?} subscriptions={}",
-                uaid.tag(),
-                subscriptions.len()
-            );
-            self.woken(uaid);
-            self.greet(now, id, Agent::returning(uaid, id, dialect, subscriptions));
-        }
-        self.desk.out.push(Output::Resume { session: id });
-    }
-
-    /// A UAID of ours is kept, also when the database does not know it; any other is replaced.
-    fn hello(&mut self, now: Now, id: SessionId, uaid: Option<Uaid>, wanted: &Broadcasts<'_>) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        session.dialect = Some(Dialect::WebPush);
-        let has = wanted
-            .iter()
-            .map(|(id, has)| (Box::from(&**id), Box::from(&**has)));
-        session.listens_to = has.collect();
-        match uaid.filter(|uaid| self.desk.keyring.is_ours(*uaid)) {
-            None => self.newcomer(now, id),
-            Some(uaid) => self.returning(now, id, uaid, false),
-        }
-    }
-
-    /// A user agent that gets a new name.
-    pub(super) fn newcomer(&mut self, now: Now, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        self.deadlines.set(id, &mut session.alarm, None);
-        session.named_at = Some(now.monotonic);
-        if let Some(facts) = &mut session.simplepush {
-            facts.spelling = None;
-        }
-        let dialect = session.dialect.unwrap_or(Dialect::WebPush);
-        let uaid = self.desk.keyring.mint_uaid(session.random);
-        self.newest.insert(uaid, id);
-        debug!("hello uaid={} dialect={dialect:?} new", uaid.tag());
-        self.greet(now, id, Agent::new(uaid, id, dialect));
-    }
-
-    /// A user agent that keeps its name, unless it must be known and is not.
-    pub(super) fn returning(&mut self, now: Now, id: SessionId, uaid: Uaid, must_be_known: bool) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        self.deadlines.set(id, &mut session.alarm, None);
-        session.state = State::Loading {
-            uaid,
-            must_be_known,
-        };
-        // The older session first: what it holds must be on its way to flash before this one asks
-        // what is there.
-        if let Some(older) = self.newest.insert(uaid, id) {
-            self.end_session(now, older, CloseReason::Superseded);
-        }
-        self.desk.out.push(Output::Pause { session: id });
-        let op = StoreOp::Load { uaid };
-        self.desk.out.store(op, Waiting::Hello(id));
-    }
-
-    fn greet(&mut self, now: Now, id: SessionId, mut agent: Agent) {
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
-        let wanted = std::mem::take(&mut session.listens_to);
-        let wanted = wanted.iter().map(|(id, has)| (&**id, &**has));
-        let broadcasts = self.broadcasts.subscribe(id, wanted);
-        self.desk
-            .out
-            .send(id, session.greeting(agent.uaid, &broadcasts));
-        agent.catch_up(now, &mut self.desk);
-        session.state = State::Identified(Box::new(agent));
-        self.watch_silence(id);
-    }
-
     pub(super) fn app_ping(&mut self, now: Now, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else {
             return;
@@ -503,7 +407,7 @@ mod tests {
     use super::super::testing::{EMPTY_PAGE, KEPT, Out, Table, loaded, versions};
     use super::*;
     use crate::model::limits::Limits;
-    use crate::model::store::StoreReply;
+    use crate::model::store::{StoreOp, StoreReply};
 
     const HELLO: &str = r#"{"messageType":"hello","use_webpush":true}"#;
 

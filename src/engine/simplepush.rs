@@ -3,7 +3,7 @@
 
 use super::agent::Agent;
 use super::outbox::Waiting;
-use super::session::{SimplePushFacts, State};
+use super::session::{Session, SimplePushFacts, State};
 use super::{CloseReason, Engine, SessionId};
 use crate::model::dialect::Dialect;
 use crate::model::ids::Uaid;
@@ -160,9 +160,8 @@ impl Engine {
         let facts = session.simplepush.as_deref();
         let wakeup = facts.and_then(|facts| facts.wakeup.clone());
         // Without a channel there is nothing to wake it for.
-        let may_sleep = session
-            .agent()
-            .is_some_and(|agent| agent.is_quiet() && !agent.channels.is_empty());
+        let has_channels = |agent: &Agent| !agent.channels.is_empty();
+        let may_sleep = session.is_quiet() && session.agent().is_some_and(has_channels);
         if let Some(wakeup) = wakeup.filter(|_| may_sleep && self.sleep.has_room()) {
             let op = StoreOp::Sleep { uaid, wakeup };
             self.desk.out.store(op, Waiting::Sleep(id, uaid));
@@ -171,13 +170,17 @@ impl Engine {
 
     /// It is written down: the user agent may go, unless something has happened since. Then that is
     /// taken back, or it would be woken after a restart wherever it is by then.
-    pub(super) fn may_sleep(&mut self, id: SessionId, uaid: Uaid, written: bool) {
+    pub(super) fn may_sleep(&mut self, now: Now, id: SessionId, uaid: Uaid, written: bool) {
         if !written {
             return;
         }
-        let session = self.sessions.get(&id);
-        let quiet = session.filter(|session| session.agent().is_some_and(Agent::is_quiet));
-        let facts = quiet.and_then(|session| session.simplepush.as_deref());
+        let idle = self.desk.limits.udp_idle;
+        let is_silent = |session: &&Session| {
+            let silent = now.monotonic.saturating_duration_since(session.last_heard);
+            session.is_quiet() && silent >= idle
+        };
+        let session = self.sessions.get(&id).filter(is_silent);
+        let facts = session.and_then(|session| session.simplepush.as_deref());
         if let Some(wakeup) = facts.and_then(|facts| facts.wakeup.clone()) {
             self.sleep.add(uaid, wakeup);
             self.close(id, CloseReason::WillBeWoken);
@@ -193,12 +196,227 @@ impl Engine {
 mod tests {
     use std::time::Duration;
 
-    use crate::engine::testing::{Out, PEER, Table};
-    use crate::engine::{CloseReason, Input, SessionId};
+    use super::super::Input;
+    use super::super::testing::{
+        EMPTY_PAGE, KEPT, Out, PEER, Table, device_hello, loaded, numbers, page,
+    };
+    use super::*;
+    use crate::model::durability::Durability;
+    use crate::model::ids::Uaid;
     use crate::model::limits::Limits;
+    use crate::model::message::PushMessage;
     use crate::model::simplepush::SimplePush;
-    use crate::model::store::{StoreError, StoreOp, StoreReply};
+    use crate::model::store::{Deletion, Sleeper, StoreError, StoreReply};
     use crate::protocol::push_request::PushHeaders;
+
+    const DONE: StoreReply = StoreReply::Done;
+    const FAILED: StoreReply = StoreReply::Failed(StoreError::DiskFull);
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    /// One that lets user agents sleep, and has read that nobody does.
+    fn sleepy_table() -> Table {
+        let simplepush = SimplePush {
+            udp_wakeup: true,
+            ..SimplePush::default()
+        };
+        let mut table = Table::with_simplepush(Limits::default(), Durability::Strict, simplepush);
+        assert_eq!(table.pass(secs(0)), []);
+        assert!(matches!(table.asked.as_slice(), [StoreOp::Sleepers]));
+        table
+    }
+
+    /// The message that was put last of all, as the storage keeps it.
+    fn kept(table: &Table) -> PushMessage {
+        let mut asked = table.asked.iter().rev();
+        let message = asked.find_map(|op| {
+            if let StoreOp::Enqueue { message, .. } = op {
+                return Some(message.as_ref().clone());
+            }
+            None
+        });
+        message.unwrap()
+    }
+
+    #[test]
+    fn sleepers_are_read_at_the_start_and_again_where_that_failed() {
+        let mut table = sleepy_table();
+        table.stored(vec![FAILED]);
+        table.pass(secs(60));
+        let sleepers = table
+            .asked
+            .iter()
+            .position(|op| matches!(op, StoreOp::Sleepers));
+        assert_eq!(sleepers, Some(0));
+        let (_, uaid) = Table::new().device();
+        let sleeper = Sleeper {
+            uaid: Uaid::from_bytes(uuid::Uuid::parse_str(&uaid).unwrap().into_bytes()),
+            wakeup: Wakeup {
+                address: (PEER, 9).into(),
+                network: None,
+            },
+            is_due: true,
+        };
+        let outs = table.stored(vec![StoreReply::Sleepers(vec![sleeper])]);
+        assert_eq!(outs, [Out::Woken((PEER, 9).into())]);
+    }
+
+    #[test]
+    fn user_agent_that_asks_something_while_it_is_let_go_of_stays_until_it_has_its_answer() {
+        let mut table = sleepy_table();
+        table.stored(vec![StoreReply::Sleepers(vec![])]);
+        let (id, _) = table.device();
+        table.register(id, 1);
+        table.pass(secs(11));
+        assert!(matches!(table.asked.as_slice(), [StoreOp::Sleep { .. }]));
+        let ask = r#"{"messageType":"register","channelID":"01010101010101010101010101010102"}"#;
+        assert_eq!(table.say(id, ask), [Out::Paused(id)]);
+        // However long that takes.
+        table.pass(secs(11));
+        assert_eq!(table.stored(vec![DONE]), []);
+        let outs = table.stored(vec![StoreReply::Subscribed(true)]);
+        assert!(matches!(outs.as_slice(), [Out::Sent(..), Out::Resumed(_)]));
+
+        // It was written down as asleep, which is taken back first.
+        table.pass(secs(11));
+        let closed = [Out::Closed(id, CloseReason::WillBeWoken)];
+        assert_eq!(table.stored(vec![DONE, DONE]), closed);
+    }
+
+    #[test]
+    fn second_hello_repeats_what_is_only_held() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        let (request, outs) = table.put(&endpoint, Some(5));
+        assert_eq!(numbers(&outs), [5]);
+        table.all_sent(id);
+        let outs = table.say(id, &device_hello(&uaid));
+        assert!(matches!(outs.as_slice(), [Out::Sent(..)]));
+        table.all_sent(id);
+        let [
+            StoreOp::SaveTime { .. },
+            StoreOp::Enqueue { message, .. },
+            StoreOp::Fetch { .. },
+        ] = table.asked.as_slice()
+        else {
+            panic!("{:?}", table.asked);
+        };
+        let message = message.as_ref().clone();
+        let outs = table.stored(vec![DONE, KEPT, page(vec![message])]);
+        assert_eq!(outs[0], Out::Answered(request, 200));
+        assert_eq!(numbers(&outs), [5]);
+    }
+
+    #[test]
+    fn second_hello_begins_anew_where_the_first_is_still_being_served() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        table.put(&endpoint, Some(5));
+        let session = SessionId(id);
+        table.input(Input::Gone { session });
+        let message = kept(&table);
+        let id = table.device_again(&uaid);
+        table.stored(vec![DONE, KEPT, DONE, loaded(1)]);
+        table.all_sent(id);
+        let more = StoreReply::Page {
+            messages: vec![message.clone()],
+            more: true,
+        };
+        assert_eq!(numbers(&table.stored(vec![more])), [5]);
+        table.all_sent(id);
+        // The second page is on its way.
+        table.say(id, &device_hello(&uaid));
+        table.all_sent(id);
+        table.stored(vec![EMPTY_PAGE]);
+        let outs = table.stored(vec![page(vec![message])]);
+        assert_eq!(numbers(&outs), [5]);
+    }
+
+    #[test]
+    fn update_acked_while_a_page_brings_it_again_is_not_sent_again() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        table.put(&endpoint, Some(5));
+        table.all_sent(id);
+        table.say(id, &device_hello(&uaid));
+        table.all_sent(id);
+        let message = kept(&table);
+        table.ack_number(id, 1, 5);
+        let outs = table.stored(vec![DONE, KEPT, page(vec![message])]);
+        assert_eq!(numbers(&outs), [] as [u64; 0]);
+    }
+
+    #[test]
+    fn ack_also_ends_a_lower_version_that_waits_on_flash() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        table.put(&endpoint, Some(5));
+        let session = SessionId(id);
+        table.input(Input::Gone { session });
+        let message = kept(&table);
+        let id = table.device_again(&uaid);
+        table.stored(vec![DONE, KEPT, DONE, loaded(1)]);
+        table.all_sent(id);
+        // This one is not in the page.
+        table.put(&endpoint, Some(3));
+        table.stored(vec![page(vec![message])]);
+        table.ack_number(id, 1, 5);
+        table.pass(secs(1));
+        let [.., StoreOp::Delete(deletions)] = table.asked.as_slice() else {
+            panic!("{:?}", table.asked);
+        };
+        let of_channel = |deletion: &Deletion| matches!(deletion, Deletion::Update { .. });
+        assert!(deletions.iter().any(of_channel), "{deletions:?}");
+    }
+
+    #[test]
+    fn message_with_ttl_0_has_no_number_while_versions_on_flash_are_unknown() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        let session = SessionId(id);
+        table.input(Input::Gone { session });
+        let id = table.device_again(&uaid);
+        // The storage will choose its number.
+        table.put(&endpoint, None);
+        table.stored(vec![loaded(1)]);
+        table.all_sent(id);
+        let (request, outs) = table.post(&endpoint, 0, None);
+        assert_eq!(outs, [Out::Answered(request, 201)]);
+    }
+
+    #[test]
+    fn channel_whose_end_could_not_be_written_keeps_its_spelling() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let spelled = "01010101010101010101010101010101";
+        let say = |what: &str| format!(r#"{{"messageType":"{what}","channelID":"{spelled}"}}"#);
+        table.say(id, &say("register"));
+        let outs = table.stored(vec![StoreReply::Subscribed(true)]);
+        let Out::Sent(_, answer) = &outs[0] else {
+            panic!("{outs:?}");
+        };
+        let answer: serde_json::Value = serde_json::from_str(answer).unwrap();
+        let url = answer["pushEndpoint"].as_str().unwrap();
+        let endpoint = url.strip_prefix("http://pi").unwrap().to_owned();
+        table.put(&endpoint, Some(5));
+        table.pass(secs(1));
+        let message = kept(&table);
+        table.stored(vec![DONE, KEPT]);
+        table.say(id, &say("unregister"));
+        table.stored(vec![FAILED]);
+        table.all_sent(id);
+        table.say(id, &device_hello(&uaid));
+        table.all_sent(id);
+        let outs = table.stored(vec![page(vec![message])]);
+        assert!(matches!(outs.as_slice(), [Out::Sent(_, text)] if text.contains(spelled)));
+    }
 
     /// Idle for so long that it is about to be let go of: the session, and its endpoint.
     fn drowsy(table: &mut Table) -> (u64, String) {
@@ -208,18 +426,14 @@ mod tests {
         );
         table.say(id, &hello);
         let endpoint = table.register(id, 1);
-        let idle = Limits::default().udp_idle + Duration::from_secs(1);
+        let idle = Limits::default().udp_idle + secs(1);
         assert_eq!(table.pass(idle), []);
         assert!(matches!(table.asked.as_slice(), [StoreOp::Sleep { .. }]));
         (id, endpoint)
     }
 
     fn with_wakeup() -> Table {
-        let simplepush = SimplePush {
-            udp_wakeup: true,
-            ..SimplePush::default()
-        };
-        let mut table = Table::with_simplepush(simplepush);
+        let mut table = sleepy_table();
         table.stored(vec![StoreReply::Sleepers(Vec::new())]);
         table
     }
@@ -249,7 +463,7 @@ mod tests {
         let (_, outs) = table.request("PUT", &endpoint, PushHeaders::default());
         assert!(matches!(outs.as_slice(), [Out::Sent(..)]));
         assert_eq!(table.stored(vec![StoreReply::Done]), []);
-        assert!(matches!(table.asked.as_slice(), [StoreOp::Woken { .. }]));
+        assert!(matches!(table.asked.last(), Some(StoreOp::Woken { .. })));
     }
 
     #[test]

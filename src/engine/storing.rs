@@ -68,13 +68,14 @@ impl Engine {
                 }
             }
             Waiting::Expired => self.swept(now, &reply),
-            Waiting::Sleepers => {
-                if let StoreReply::Sleepers(sleepers) = reply {
-                    self.sleepers_loaded(now, sleepers);
+            Waiting::SavedTime => {
+                if reply != StoreReply::Done {
+                    self.save_time_at = now.monotonic.checked_add(SWEEP_INTERVAL);
                 }
             }
+            Waiting::Sleepers => self.sleepers_read(now, reply),
             Waiting::Sleep(session, uaid) => {
-                self.may_sleep(session, uaid, reply == StoreReply::Done);
+                self.may_sleep(now, session, uaid, reply == StoreReply::Done);
             }
             Waiting::Nobody => {}
         }
@@ -96,6 +97,15 @@ impl Engine {
             .and_then(|session| self.sessions.get_mut(&session));
         if let Some(agent) = fetcher.and_then(Session::agent_mut) {
             agent.kept(now, &mut self.desk);
+        }
+    }
+
+    fn sleepers_read(&mut self, now: Now, reply: StoreReply) {
+        if let StoreReply::Sleepers(sleepers) = reply {
+            self.sleepers_loaded(now, sleepers);
+        } else {
+            // They would sleep on, whatever comes for them.
+            self.sleepers_at = now.monotonic.checked_add(SWEEP_INTERVAL);
         }
     }
 

@@ -60,14 +60,14 @@ impl Table {
     }
 
     pub(super) fn with(limits: Limits, durability: Durability) -> Self {
-        Self::of(limits, durability, SimplePush::default())
+        Self::with_simplepush(limits, durability, SimplePush::default())
     }
 
-    pub(super) fn with_simplepush(simplepush: SimplePush) -> Self {
-        Self::of(Limits::default(), Durability::Strict, simplepush)
-    }
-
-    fn of(limits: Limits, durability: Durability, simplepush: SimplePush) -> Self {
+    pub(super) fn with_simplepush(
+        limits: Limits,
+        durability: Durability,
+        simplepush: SimplePush,
+    ) -> Self {
         let now = Now {
             monotonic: Instant::now(),
             wall: UnixTime::from_secs(0),
@@ -192,6 +192,39 @@ impl Table {
         (id, hello["uaid"].as_str().unwrap().to_owned())
     }
 
+    /// The same of a SimplePush user agent, which can be woken at port 9 of where it is.
+    pub(super) fn device(&mut self) -> (u64, String) {
+        let id = self.open();
+        let outs = self.say(id, &device_hello(""));
+        let [Out::Sent(_, hello)] = outs.as_slice() else {
+            panic!("{outs:?}");
+        };
+        let hello: serde_json::Value = serde_json::from_str(hello).unwrap();
+        (id, hello["uaid"].as_str().unwrap().to_owned())
+    }
+
+    /// Its next websocket; the storage is asked.
+    pub(super) fn device_again(&mut self, uaid: &str) -> u64 {
+        let id = self.open();
+        assert_eq!(self.say(id, &device_hello(uaid)), [Out::Paused(id)]);
+        id
+    }
+
+    /// Puts a version, or asks for the next one; the request's name and what came out.
+    pub(super) fn put(&mut self, path: &str, version: Option<u64>) -> (u64, Vec<Out>) {
+        let version = version.map(|version| format!("version={version}"));
+        self.ask("PUT", path, version, PushHeaders::default(), Upgrade::None)
+    }
+
+    /// Acks a version by its number.
+    pub(super) fn ack_number(&mut self, session: u64, channel: u8, version: u64) -> Vec<Out> {
+        let channel = channel_id(channel).uuid();
+        let text = format!(
+            r#"{{"messageType":"ack","updates":[{{"channelID":"{channel}","version":{version}}}]}}"#
+        );
+        self.say(session, &text)
+    }
+
     /// A websocket that has said hello with `uaid`; the storage is asked.
     pub(super) fn again(&mut self, uaid: &str) -> u64 {
         let id = self.open();
@@ -240,12 +273,18 @@ impl Table {
         path: &str,
         headers: PushHeaders,
     ) -> (u64, Vec<Out>) {
-        self.ask(method, path, headers, Upgrade::None)
+        self.ask(method, path, None, headers, Upgrade::None)
     }
 
     /// Asks for a websocket; the answer.
     pub(super) fn handshake(&mut self, path: &str) -> Response {
-        let (request, _) = self.ask("GET", path, PushHeaders::default(), Upgrade::Websocket);
+        let (request, _) = self.ask(
+            "GET",
+            path,
+            None,
+            PushHeaders::default(),
+            Upgrade::Websocket,
+        );
         self.responses[&request].clone()
     }
 
@@ -253,6 +292,7 @@ impl Table {
         &mut self,
         method: &str,
         path: &str,
+        query: Option<String>,
         headers: PushHeaders,
         upgrade: Upgrade,
     ) -> (u64, Vec<Out>) {
@@ -261,7 +301,7 @@ impl Table {
             peer: self.peer,
             method: method.to_owned(),
             path: path.to_owned(),
-            query: None,
+            query,
             base_url: BaseUrl::of_host(Scheme::Http, self.reached_by),
             upgrade,
             headers,
@@ -291,6 +331,14 @@ impl Table {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The hello of a SimplePush user agent. Without a UAID where that is empty.
+pub(super) fn device_hello(uaid: &str) -> String {
+    let wakeup = format!(r#"{{"ip":"{PEER}","port":9}}"#);
+    format!(
+        r#"{{"messageType":"hello","uaid":"{uaid}","channelIDs":[],"wakeup_hostport":{wakeup}}}"#
+    )
 }
 
 /// One subscription of a user agent that returns.
@@ -328,6 +376,20 @@ pub(super) fn versions(outs: &[Out]) -> Vec<String> {
             let frame: serde_json::Value = serde_json::from_str(text).unwrap();
             frame["version"].as_str().map(str::to_owned)
         })
+        .collect()
+}
+
+/// The numbers of the version updates among `outs`.
+pub(super) fn numbers(outs: &[Out]) -> Vec<u64> {
+    let frame = |out: &Out| {
+        if let Out::Sent(_, text) = out {
+            return serde_json::from_str::<serde_json::Value>(text).ok();
+        }
+        None
+    };
+    let updates = |frame: serde_json::Value| frame["updates"].as_array().cloned();
+    let all = outs.iter().filter_map(frame).filter_map(updates).flatten();
+    all.map(|update| update["version"].as_u64().unwrap())
         .collect()
 }
 

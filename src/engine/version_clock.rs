@@ -1,13 +1,20 @@
 //! The version of an update that names none: seconds since 1970, but never going back.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::SAVE_TIME_INTERVAL;
 use crate::model::time::Now;
 use crate::model::version::Version;
 
+/// How far ahead of the clock the bound is written: after a kill the clock starts there, so a short
+/// step keeps versions near the seconds that they look like, and a long one saves writes.
+const BOUND_STEP: Duration = Duration::from_secs(300);
+
 /// Follows the wall clock as long as that goes forward, and the monotonic clock where it does not:
 /// a user agent that has seen a version ignores every lower one for ever.
+///
+/// While it is in use, what is written down of it is a bound that it stays below, so that it goes
+/// on above all that it showed, whatever the wall clock says after a crash. Only what it showed
+/// before the first bound, or one behind a jump of the wall clock, was on flash can be shown again.
 #[derive(Debug)]
 pub(super) struct VersionClock {
     at: Instant,
@@ -15,24 +22,23 @@ pub(super) struct VersionClock {
     secs: u64,
     /// What it shows since the last tick.
     shown: Version,
+    /// Written down, or on its way there.
+    bound: Version,
+    in_use: bool,
 }
 
 impl VersionClock {
     /// Goes on from what was `saved` last.
     ///
-    /// A wall clock behind that has been lost or set back. What was shown since the save is not
-    /// known then, but it was no more than the time between two saves.
-    pub(super) const fn new(now: Now, saved: Version) -> Self {
-        let (wall, saved) = (now.wall.as_secs(), saved.as_u64());
-        let secs = if wall < saved {
-            saved.saturating_add(SAVE_TIME_INTERVAL.as_secs())
-        } else {
-            wall
-        };
+    /// A wall clock behind that has been lost or set back.
+    pub(super) fn new(now: Now, saved: Version) -> Self {
+        let secs = now.wall.as_secs().max(saved.as_u64());
         Self {
             at: now.monotonic,
             secs,
             shown: Version::from_secs(secs),
+            bound: saved,
+            in_use: false,
         }
     }
 
@@ -48,9 +54,36 @@ impl VersionClock {
         self.shown = Version::from_secs(secs.max(wall));
     }
 
-    /// As of the last tick.
-    pub(super) const fn version(&self) -> Version {
+    /// As of the last tick, for whoever accepts an update or numbers one: from here on it must not
+    /// go back.
+    pub(super) const fn version(&mut self) -> Version {
+        self.in_use = true;
         self.shown
+    }
+
+    /// As of the last tick, to compare with.
+    pub(super) const fn shown(&self) -> Version {
+        self.shown
+    }
+
+    /// The bound to write down, if it has come to the last one.
+    pub(super) fn next_bound(&mut self) -> Option<Version> {
+        if !self.in_use || self.shown < self.bound || self.bound == Version::MAX {
+            return None;
+        }
+        let secs = self.shown.as_u64();
+        self.bound = Version::from_secs(secs.saturating_add(BOUND_STEP.as_secs()));
+        Some(self.bound)
+    }
+
+    /// The bound as it was written down last.
+    pub(super) const fn bound(&self) -> Version {
+        self.bound
+    }
+
+    /// What to write down when it stops: nothing was lost since.
+    pub(super) fn last(&self) -> Version {
+        if self.in_use { self.shown } else { self.bound }
     }
 }
 
@@ -83,16 +116,32 @@ mod tests {
     }
 
     #[test]
-    fn version_clock_of_a_board_that_lost_its_time_is_above_all_that_it_showed() {
-        let saved = Version::from_secs(1_780_000_000);
+    fn version_clock_goes_on_above_all_that_it_showed_whatever_the_wall_clock_says() {
+        let start = Instant::now();
         let now = |wall| Now {
-            monotonic: Instant::now(),
+            monotonic: start,
             wall: UnixTime::from_secs(wall),
             wall_is_trusted: false,
         };
-        let lost = VersionClock::new(now(0), saved);
-        assert_eq!(lost.version().as_u64(), 1_780_003_600);
-        let right = VersionClock::new(now(1_780_000_007), saved);
-        assert_eq!(right.version().as_u64(), 1_780_000_007);
+        let mut clock = VersionClock::new(now(0), Version::from_secs(7));
+        assert_eq!(clock.next_bound(), None, "nobody looked at it");
+        clock.tick(now(1_780_000_000));
+        clock.version();
+        let bound = clock.next_bound().unwrap();
+        assert_eq!(bound.as_u64(), 1_780_000_300);
+        clock.tick(now(1_780_000_299));
+        assert_eq!(clock.next_bound(), None);
+        // Killed, and started with a clock of minutes ago, or of 1970.
+        for wall in [1_780_000_100, 5] {
+            let mut after = VersionClock::new(now(wall), bound);
+            assert!(after.version() > clock.version());
+        }
+        clock.tick(now(1_780_000_300));
+        assert_eq!(clock.next_bound().unwrap().as_u64(), 1_780_000_600);
+        assert_eq!(
+            clock.last().as_u64(),
+            1_780_000_300,
+            "stopped in good order"
+        );
     }
 }

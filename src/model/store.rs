@@ -124,7 +124,7 @@ pub enum StoreOp {
     SaveTime {
         /// How long the gateway has run.
         service_time: ServiceTime,
-        /// The version clock.
+        /// What the version clock stays below, or where it stopped.
         version_clock: Version,
     },
     /// Writes down the highest versions of channels that the version clock has not passed yet.
@@ -162,7 +162,8 @@ pub enum Deletion {
         /// proved itself by the message's unguessable URL.
         owner: Option<Uaid>,
     },
-    /// The version update of a channel, unless it is a higher one.
+    /// The version update of a channel, unless it is a higher one or came after the ack: this may be
+    /// tried again much later.
     Update {
         /// Whose.
         uaid: Uaid,
@@ -170,6 +171,8 @@ pub enum Deletion {
         channel: ChannelId,
         /// The version that was acked.
         version: Version,
+        /// The last message that there was then.
+        until: MessageId,
     },
 }
 
@@ -326,6 +329,6 @@ pub struct Opened {
     pub run: u32,
     /// How long it has run before.
     pub service_time: ServiceTime,
-    /// How far its version clock had come.
+    /// Where its version clock goes on: above all that it has shown.
     pub version_clock: Version,
 }

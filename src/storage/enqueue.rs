@@ -53,11 +53,12 @@ impl Store {
         let message = self.as_kept(uaid, message, dialect, known, terms.version_clock)?;
         let quota = terms.quota;
         let mut place = self.place(uaid, &message)?;
-        if place
-            .replaced
-            .is_some_and(|kept| comes_late(&message, kept))
-        {
+        if let Some(kept) = place.replaced.filter(|kept| comes_late(&message, *kept)) {
             // What replaces it is there already. Or it is that very message.
+            if message.payload.update().is_some() && kept.expires_at < message.expires_at() {
+                // It answers for this one as well, so it must not go sooner.
+                messages::keep_as_long_as(&self.connection, kept.id, &message)?;
+            }
             return Ok(EnqueueOutcome::Kept);
         }
         if place.after.excess(quota).is_some() && place.before.may_hold_expired(message.received_at)
@@ -236,6 +237,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::model::ids::MessageId;
     use crate::model::message::Ttl;
     use crate::model::store::{StoreOp, StoreReply};
     use crate::storage::testing::{
@@ -773,6 +775,32 @@ mod tests {
     }
 
     #[test]
+    fn higher_update_that_a_lower_one_comes_behind_is_kept_as_long_as_that_one() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        let short = PushMessage {
+            ttl: Ttl::from_secs_lowered(1),
+            ..update(10, 1, exact(7))
+        };
+        let replies = store.apply(vec![
+            subscribe(1, 1),
+            enqueue(1, short),
+            enqueue(1, update(11, 1, exact(5))),
+            StoreOp::Expire {
+                now: at(1 << 30),
+                messages_max: 10,
+            },
+        ]);
+        assert_eq!(replies[3], StoreReply::Expired(0));
+        assert_eq!(kept(&mut store), [Some((7, None))]);
+        assert_eq!(ids(&mut store, 1), [10]);
+        let StoreReply::Page { messages, .. } = one(&mut store, testing::fetch(1)) else {
+            panic!("not a page");
+        };
+        assert_eq!(messages[0].ttl, update(11, 1, exact(5)).ttl);
+    }
+
+    #[test]
     fn ack_drops_the_update_of_its_channel_up_to_its_version() {
         let folder = Folder::new();
         let mut store = subscribed(&folder);
@@ -781,6 +809,7 @@ mod tests {
                 uaid: testing::uaid(1),
                 channel: testing::channel(channel),
                 version: version(number),
+                until: MessageId::from_i64(12),
             }])
         };
         store.apply(vec![
@@ -792,5 +821,8 @@ mod tests {
         assert_eq!(ids(&mut store, 1), [10, 11, 12]);
         store.apply(vec![ack(1, 5)]);
         assert_eq!(ids(&mut store, 1), [11, 12]);
+        // Put after the ack, whose deletion comes late.
+        store.apply(vec![enqueue(1, update(13, 1, exact(3))), ack(1, 5)]);
+        assert_eq!(ids(&mut store, 1), [11, 12, 13]);
     }
 }

@@ -29,7 +29,8 @@ const UPDATE_OF: &str = "
 const DELETE: &str =
     "DELETE FROM message WHERE id = ?1 AND (?2 IS NULL OR uaid = ?2) RETURNING uaid";
 const DELETE_UPDATE: &str =
-    "DELETE FROM message WHERE uaid = ?1 AND channel = ?2 AND version <= ?3 RETURNING uaid";
+    "DELETE FROM message WHERE uaid = ?1 AND channel = ?2 AND version <= ?3 AND +id <= ?4
+     RETURNING uaid";
 const DELETE_OF_SUBSCRIPTION: &str = "DELETE FROM message WHERE uaid = ?1 AND channel = ?2";
 const EXPIRE: &str = "
     DELETE FROM message WHERE id IN
@@ -200,6 +201,25 @@ pub(super) fn page(
     Ok(page)
 }
 
+/// Lets a kept message expire with another one, as if it had been received with it.
+pub(super) fn keep_as_long_as(
+    connection: &Connection,
+    kept: MessageId,
+    other: &PushMessage,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE message SET received_at = ?2, ttl_secs = ?3, expires_at = ?4 WHERE id = ?1",
+        )?
+        .execute((
+            kept.as_i64(),
+            signed(other.received_at),
+            other.ttl.as_secs(),
+            signed(other.expires_at()),
+        ))?;
+    Ok(())
+}
+
 /// Drops a message. Returns whose it was, if it was there.
 pub(super) fn delete(
     connection: &Connection,
@@ -213,11 +233,12 @@ pub(super) fn delete(
             uaid,
             channel,
             version,
+            until,
         } => {
-            let names = (uaid.as_bytes(), channel.as_bytes(), version.as_i64());
+            let (uaid, channel) = (uaid.as_bytes(), channel.as_bytes());
             connection
                 .prepare_cached(DELETE_UPDATE)?
-                .query_row(names, owner)
+                .query_row((uaid, channel, version.as_i64(), until.as_i64()), owner)
         }
     };
     deleted.optional()

@@ -20,7 +20,7 @@ use crate::model::version::{NewVersion, Version, VersionUpdate};
 const SEED_VARIABLE: &str = "EDGEPUSH_TEST_SEED";
 const BATCHES: u32 = 1500;
 /// Kinds of events that must come up, so that a test of nothing does not pass.
-const OUTCOMES: usize = 23;
+const OUTCOMES: usize = 24;
 
 #[test]
 fn every_reply_is_that_of_the_model() {
@@ -339,6 +339,7 @@ impl Model {
         let message = &Arc::new(self.as_kept(uaid, message, dialect, version_clock));
         if self.comes_late(uaid, message) {
             self.seen.insert("late");
+            self.keep_as_long_as(uaid, message);
             return EnqueueOutcome::Kept;
         }
         if !self.has_room(uaid, message, quota) {
@@ -459,6 +460,17 @@ impl Model {
         found.map(|(_, kept)| kept)
     }
 
+    /// What a lower update comes behind answers for it as well.
+    fn keep_as_long_as(&mut self, uaid: Uaid, message: &PushMessage) {
+        let id = self.replaced(uaid, message).unwrap();
+        let (_, kept) = self.messages.get_mut(&id).unwrap();
+        if message.payload.update().is_some() && kept.expires_at() < message.expires_at() {
+            self.seen.insert("extended");
+            let kept = Arc::make_mut(kept);
+            (kept.received_at, kept.ttl) = (message.received_at, message.ttl);
+        }
+    }
+
     fn comes_late(&self, uaid: Uaid, message: &PushMessage) -> bool {
         let Some(id) = self.replaced(uaid, message) else {
             return false;
@@ -573,8 +585,10 @@ fn is_meant(deletion: Deletion, uaid: Uaid, message: &PushMessage) -> bool {
             uaid: owner,
             channel,
             version,
+            until,
         } => {
             (owner, channel) == (uaid, message.channel)
+                && message.id <= until
                 && number_of(message).is_some_and(|number| number <= version)
         }
     }
@@ -694,6 +708,7 @@ impl Random {
                 uaid: self.uaid(),
                 channel: self.channel(),
                 version: self.version(),
+                until: self.id(),
             };
         }
         Deletion::Message {

@@ -79,7 +79,7 @@ impl Store {
     /// [`StoreError`] when the disk did not take it. What was committed is safe all the same: the
     /// next start reads it from the write-ahead log.
     pub fn close(self, now: ServiceTime) -> Result<(), StoreError> {
-        self.save_time(now, Version::from_secs(0))
+        self.save_time(now, None)
             .and_then(|()| {
                 // Its row says whether a reader held it up, which does no harm.
                 self.connection
@@ -228,7 +228,7 @@ impl Store {
             StoreOp::SaveTime {
                 service_time,
                 version_clock,
-            } => self.save_time(service_time, version_clock)?,
+            } => self.save_time(service_time, Some(version_clock))?,
             StoreOp::SaveVersions { uaid, ref versions } => {
                 for (channel, version) in versions {
                     subscriptions::set_last_version(connection, uaid, *channel, *version)?;
@@ -278,14 +278,14 @@ impl Store {
         ))
     }
 
-    fn save_time(&self, now: ServiceTime, version_clock: Version) -> rusqlite::Result<()> {
+    fn save_time(&self, now: ServiceTime, version_clock: Option<Version>) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
                 "UPDATE meta
-                 SET service_secs = max(service_secs, ?1), version_clock = max(version_clock, ?2)
-                 WHERE service_secs < ?1 OR version_clock < ?2",
+                 SET service_secs = max(service_secs, ?1), version_clock = ifnull(?2, version_clock)
+                 WHERE service_secs < ?1 OR version_clock <> ?2",
             )?
-            .execute((messages::signed(now), version_clock.as_i64()))?;
+            .execute((messages::signed(now), version_clock.map(Version::as_i64)))?;
         Ok(())
     }
 

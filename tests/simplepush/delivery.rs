@@ -264,8 +264,12 @@ fn update_is_not_repeated_for_another_ones_ack_but_after_the_interval_and_on_rec
 fn update_acked_at_once_is_200_and_never_written() {
     let gateway = Gateway::with_config(LONG_WINDOW);
     let (mut device, endpoint) = device_of(&gateway);
-    let before = gateway.metric("edgepush_storage_written_bytes_total");
-    for version in 1..=20 {
+    let mut before = 0;
+    for version in 0..=20 {
+        // The first update after a start writes how far the version clock may run.
+        if version == 1 {
+            before = gateway.metric("edgepush_storage_written_bytes_total");
+        }
         let mut answer = begin_put(&gateway, &endpoint, &format!("version={version}"));
         assert_eq!(device.hear(), update(&channel(1), version));
         device.ack(&channel(1), version);

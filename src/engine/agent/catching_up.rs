@@ -67,6 +67,7 @@ impl Agent {
         desk: &mut Desk,
     ) {
         let service_time = desk.service_time(now);
+        let acked = std::mem::take(&mut self.acked_meanwhile);
         let asked = self.asked_urgency();
         // What is read now must be in this page and wanted still.
         let read = asked.max(self.urgency_min);
@@ -76,8 +77,11 @@ impl Agent {
                 continue;
             }
             self.cursors.advance(read, message.id);
-            // Unregistered since the page was read, or expired.
-            if self.ending == Some(message.channel) || message.expires_at() <= service_time {
+            // Unregistered or acked since the page was read, or expired.
+            if self.ending == Some(message.channel)
+                || acked.contains(&message.id)
+                || message.expires_at() <= service_time
+            {
                 continue;
             }
             if self.is_on_its_way(message.id, now, &desk.limits) {
@@ -98,9 +102,13 @@ impl Agent {
             }
         }
         self.send_updates(&updates, &mut desk.out);
+        let starts_again = std::mem::take(&mut self.starts_again);
+        if starts_again {
+            self.cursors = Cursors::START;
+        }
         // Messages given to the storage thread behind this page are not in it, and neither are those
         // that have been asked for since.
-        if !more && self.to_fetch == 0 && asked <= self.urgency_min {
+        if !more && self.to_fetch == 0 && asked <= self.urgency_min && !starts_again {
             return self.has_caught_up();
         }
         self.mode = Mode::CatchingUp { fetching: None };
@@ -110,7 +118,7 @@ impl Agent {
     /// The version that a message from flash is sent as; `None` for a WebPush notification.
     ///
     /// A push message that a SimplePush user agent was sent before it became one gets its number here.
-    fn sent_as(&mut self, message: &PushMessage, desk: &Desk) -> Option<Version> {
+    fn sent_as(&mut self, message: &PushMessage, desk: &mut Desk) -> Option<Version> {
         let version = match (version_of(message), self.dialect) {
             (Some(version), _) => version,
             (None, Dialect::WebPush) => return None,
@@ -169,13 +177,15 @@ impl Agent {
         self.fetch_again(now, desk);
     }
 
-    /// Goes through what is on flash from its beginning. While it catches up it does so anyway.
+    /// Goes through what is on flash from its beginning.
     fn fetch_again(&mut self, now: Now, desk: &mut Desk) {
-        if self.mode == Mode::Live {
-            self.cursors = Cursors::START;
-            self.mode = Mode::CatchingUp { fetching: None };
-            self.catch_up(now, desk);
+        if matches!(self.mode, Mode::CatchingUp { fetching: Some(_) }) {
+            self.starts_again = true;
+            return;
         }
+        self.cursors = Cursors::START;
+        self.mode = Mode::CatchingUp { fetching: None };
+        self.catch_up(now, desk);
     }
 
     pub(super) fn watch_redelivery(&mut self, now: Now, desk: &mut Desk) {

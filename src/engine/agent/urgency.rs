@@ -285,6 +285,7 @@ mod tests {
         let put = |table: &mut Table| table.request("PUT", &endpoint, PushHeaders::default()).1;
         want(&mut table, id, "normal");
         assert!(matches!(put(&mut table).as_slice(), [Out::Sent(..)]));
+        assert_eq!(table.stored(vec![StoreReply::Done]), []); // the version clock
         want(&mut table, id, "high");
         assert_eq!(put(&mut table), []);
         // Its number is the second of this second, which is written down before it is.

@@ -38,16 +38,17 @@ impl Engine {
         channel: ChannelId,
         version: Version,
     ) {
-        let out = &mut self.desk.out;
+        let desk = &mut self.desk;
         match self.sessions.get_mut(&id).map(|session| &mut session.state) {
-            Some(State::Identified(agent)) => agent.ack_version(channel, version, now, out),
+            Some(State::Identified(agent)) => agent.ack_version(channel, version, now, desk),
             Some(State::Leaving(uaid, _)) => {
                 let deletion = Deletion::Update {
                     uaid: *uaid,
                     channel,
                     version,
+                    until: desk.last_message_id(),
                 };
-                out.delete(now.monotonic, deletion);
+                desk.out.delete(now.monotonic, deletion);
             }
             Some(State::AwaitingHello | State::Loading { .. }) | None => {}
         }

@@ -74,7 +74,7 @@ impl Engine {
             spelling,
             endpoint,
         };
-        self.desk.out.push(Output::Pause { session: id });
+        self.asks(id);
         let waiting = Waiting::Register(id, Box::new(registering));
         self.desk.out.store(op, waiting);
     }
@@ -95,10 +95,18 @@ impl Engine {
             session: id,
             spelling,
         };
-        self.desk.out.push(Output::Pause { session: id });
+        self.asks(id);
         self.desk
             .out
             .store(StoreOp::Unsubscribe { uaid, channel }, waiting);
+    }
+
+    /// Nothing more is heard of it until it has its answer.
+    fn asks(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.asking = true;
+        }
+        self.desk.out.push(Output::Pause { session: id });
     }
 
     /// The storage has answered a register: `None` if it failed.
@@ -142,14 +150,15 @@ impl Engine {
             Counters::add(&mut self.desk.out.counters.unregistrations);
         }
         if let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) {
-            agent.unsubscribed();
+            agent.unsubscribed(ended);
         }
         let answer = server_message::unregistered(spelling, ended);
         self.answer(id, answer);
     }
 
     fn answer(&mut self, id: SessionId, text: String) {
-        if self.sessions.contains_key(&id) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.asking = false;
             self.desk.out.send(id, text);
             self.desk.out.push(Output::Resume { session: id });
         }
