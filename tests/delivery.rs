@@ -1,15 +1,13 @@
-//! A push message's way through the real program: kept, delivered, acknowledged, gone; also across
-//! kills, a lost database and full queues.
+//! A push message's way through the real program: kept, delivered, acknowledged, gone; also across a
+//! kill, a lost database and full queues. `crashes.rs` has more kills.
 
 #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used)] // a test may do both
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
@@ -69,98 +67,6 @@ fn message_acked_in_time_is_never_written() {
     let after = gateway.metric("edgepush_storage_written_bytes_total");
     assert_eq!(after - before, 0, "bytes written for 50 messages");
     gateway.wait_for_metric("edgepush_messages_never_written_total", 50);
-}
-
-#[test]
-fn nothing_answered_201_is_lost_over_kills_at_any_moment() {
-    const ROUNDS: usize = 6;
-    let limits = "subscription_rate_per_sec_max = 1000000\nuser_agent_rate_per_sec_max = 1000000\n";
-    let mut gateway = Gateway::with_config(&format!("[limits]\n{limits}"));
-    let mut agent = UserAgent::hello(&gateway, None);
-    let endpoint = agent.register(&channel(1));
-    let uaid = agent.uaid.clone();
-    drop(agent);
-    let accepted = Arc::new(Mutex::new(BTreeSet::new()));
-    let (mut posted, mut received) = (0, BTreeMap::<String, usize>::new());
-
-    for round in 0..ROUNDS {
-        let stop = Arc::new(AtomicBool::new(false));
-        let senders: Vec<_> = (0..3)
-            .map(|sender| {
-                let (accepted, stop) = (Arc::clone(&accepted), Arc::clone(&stop));
-                let (push, endpoint) = (gateway.push, endpoint.clone());
-                std::thread::spawn(move || {
-                    let mut http = Http::connect(push);
-                    let mut count = 0;
-                    while !stop.load(Ordering::Relaxed) {
-                        let body = format!("{round}-{sender}-{count}");
-                        count += 1;
-                        let headers = [TTL, ("Content-Encoding", "aes128gcm")];
-                        match http.try_send("POST", &endpoint, &headers, body.as_bytes()) {
-                            Some(answer) if answer.status == 201 => {
-                                accepted.lock().unwrap().insert(body);
-                            }
-                            Some(answer) => assert_eq!(answer.status, 429, "{answer:?}"),
-                            None => break,
-                        }
-                    }
-                    count
-                })
-            })
-            .collect();
-        // Half of the rounds with the user agent there, acking some of what it gets.
-        if round % 2 == 0 {
-            let enough = received.len() + 300;
-            collect(&gateway, &uaid, &mut received, enough);
-        }
-        std::thread::sleep(Duration::from_millis(20 + 17 * round as u64));
-        gateway.kill();
-        stop.store(true, Ordering::Relaxed);
-        posted += senders
-            .into_iter()
-            .map(|s| s.join().unwrap())
-            .sum::<usize>();
-        gateway.start_again();
-    }
-    collect(&gateway, &uaid, &mut received, usize::MAX);
-
-    let accepted = accepted.lock().unwrap();
-    let lost: Vec<_> = accepted
-        .iter()
-        .filter(|body| !received.contains_key(*body))
-        .collect();
-    let twice = received.values().filter(|times| **times > 1).count();
-    println!(
-        "posted {posted}, answered 201 {}, received {}, lost {}, more than once {twice}",
-        accepted.len(),
-        received.len(),
-        lost.len(),
-    );
-    assert!(
-        accepted.len() >= ROUNDS,
-        "the rounds were too short to tell anything"
-    );
-    assert!(lost.is_empty(), "lost: {lost:?}");
-}
-
-/// Takes in and acks what comes until there is `enough`, or nothing comes any more.
-fn collect(gateway: &Gateway, uaid: &str, received: &mut BTreeMap<String, usize>, enough: usize) {
-    let mut agent = UserAgent::hello(gateway, Some(uaid));
-    assert_eq!(agent.uaid, uaid);
-    while let Some(notification) = agent.receive_within(QUIET) {
-        let data = notification["data"].as_str().unwrap();
-        let body = data_encoding::BASE64URL_NOPAD
-            .decode(data.as_bytes())
-            .unwrap();
-        *received
-            .entry(String::from_utf8(body).unwrap())
-            .or_default() += 1;
-        agent.ack(&notification);
-        if received.len() >= enough {
-            break;
-        }
-    }
-    agent.settle();
 }
 
 #[test]

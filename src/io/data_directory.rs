@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
+use super::private_file;
+
 /// A data directory that this process holds until it ends.
 #[derive(Debug)]
 pub struct DataDirectory {
@@ -25,11 +27,7 @@ impl DataDirectory {
             path: path.to_owned(),
             fault,
         };
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder
-            .create(path)
-            .map_err(|error| fail(Fault::Make(error)))?;
+        make(path).map_err(|error| fail(Fault::Make(error)))?;
         // Shown in the log and on the console, where "edgepush-data" alone would say little.
         let path = fs::canonicalize(path).map_err(|error| fail(Fault::Make(error)))?;
         let lock = File::options()
@@ -67,6 +65,17 @@ impl DataDirectory {
 /// Where the keys are in a data directory that is another process's.
 pub fn key_file_in(data: &Path) -> PathBuf {
     data.join("edgepush.key")
+}
+
+/// Makes the folder and those above it, as far as they are missing, so that a power cut takes none of
+/// them back: what is kept in a folder is kept if the folder's own name is.
+fn make(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path)?;
+    missing
+        .into_iter()
+        .try_for_each(private_file::sync_directory_of)
 }
 
 /// A data directory that cannot be used.

@@ -69,7 +69,11 @@ pub fn is_open_to_others(path: &Path) -> bool {
 }
 
 /// A new name in a folder is on disk when the folder is.
-fn sync_directory_of(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+///
+/// Those of the file system; the name may be gone after a power cut.
+pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
     let Some(directory) = path.parent() else {
         return Ok(());
     };

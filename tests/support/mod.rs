@@ -30,9 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A running gateway. Killed when dropped, and its folder removed.
 pub struct Gateway {
     child: Child,
+    /// Its configuration and its log.
+    folder: PathBuf,
+    /// Whether that is there after it.
+    keeps_folder: bool,
+    /// What it keeps; the same folder unless a test says otherwise.
     pub data: PathBuf,
-    /// Where its log and its configuration are; goes with it.
-    home: PathBuf,
     pub push: SocketAddr,
     pub console: SocketAddr,
     config: String,
@@ -46,25 +49,36 @@ impl Gateway {
 
     /// With a configuration file.
     pub fn with_config(config: &str) -> Self {
-        let home = temporary_folder();
-        Self::with_data(home.clone(), home, config)
+        let folder = temporary_folder();
+        Self::try_in(&folder, &folder, config, 0).unwrap_or_else(|fault| panic!("{fault}"))
     }
 
     /// With a data directory that is there before and after it.
     pub fn on(data: &Path, config: &str) -> Self {
-        Self::with_data(temporary_folder(), data.to_owned(), config)
+        let gateway = Self::try_in(&temporary_folder(), data, config, 0);
+        let mut gateway = gateway.unwrap_or_else(|fault| panic!("{fault}"));
+        gateway.keeps_folder = false;
+        gateway
     }
 
-    fn with_data(home: PathBuf, data: PathBuf, config: &str) -> Self {
-        let (child, push, console) = spawn(&home, &data, config, 0);
-        Self {
+    /// With its data elsewhere than its configuration and its log, and on a port if it is not 0; the
+    /// log if it does not start.
+    pub fn try_in(folder: &Path, data: &Path, config: &str, port: u16) -> Result<Self, String> {
+        let (child, push, console) = spawn(folder, data, config, port)?;
+        Ok(Self {
             child,
-            data,
-            home,
+            folder: folder.to_owned(),
+            keeps_folder: data != folder,
+            data: data.to_owned(),
             push,
             console,
             config: config.to_owned(),
-        }
+        })
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
     /// As a power cut does to the process: no goodbye.
@@ -106,11 +120,6 @@ impl Gateway {
         }
     }
 
-    /// All that it has logged, over all its starts.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.home.join("log")).unwrap()
-    }
-
     /// Whether the process is still there.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -118,7 +127,9 @@ impl Gateway {
 
     /// Starts again on the same port and folder.
     pub fn start_again(&mut self) {
-        let (child, push, console) = spawn(&self.home, &self.data, &self.config, self.push.port());
+        let port = self.push.port();
+        let (child, push, console) = spawn(&self.folder, &self.data, &self.config, port)
+            .unwrap_or_else(|fault| panic!("{fault}"));
         self.child = child;
         self.push = push;
         self.console = console;
@@ -162,7 +173,9 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.home);
+        if !self.keeps_folder {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 
@@ -171,19 +184,25 @@ pub fn temporary_folder() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let name = format!("edgepush-test-{}-{count}", std::process::id());
-    let path = std::env::temp_dir().join(name);
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path
+    let folder = std::env::temp_dir().join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
 }
 
-fn spawn(home: &Path, data: &Path, config: &str, port: u16) -> (Child, SocketAddr, SocketAddr) {
-    let file = home.join("edgepush.toml");
+/// The process and its two addresses, or its log if it ends before it is ready.
+fn spawn(
+    folder: &Path,
+    data: &Path,
+    config: &str,
+    port: u16,
+) -> Result<(Child, SocketAddr, SocketAddr), String> {
+    let file = folder.join("edgepush.toml");
     fs::write(&file, config).unwrap();
     let log = fs::File::options()
         .create(true)
         .append(true)
-        .open(home.join("log"))
+        .open(folder.join("log"))
         .unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_edgepush"))
         .args([
@@ -208,13 +227,15 @@ fn spawn(home: &Path, data: &Path, config: &str, port: u16) -> (Child, SocketAdd
             .split(name)
             .nth(1)
             .and_then(|rest| rest.split_whitespace().next());
-        let log = || fs::read_to_string(home.join("log")).unwrap_or_default();
-        value
-            .and_then(|url| url.split_once("://")?.1.parse().ok())
-            .unwrap_or_else(|| panic!("not ready: {line:?}\n{}", log()))
+        value.and_then(|url| url.split_once("://")?.1.parse().ok())
     };
-    let (push, console) = (address(" push="), address(" console="));
-    (child, push, console)
+    let (Some(push), Some(console)) = (address(" push="), address(" console=")) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+        return Err(format!("not ready: {line:?}\n{log}"));
+    };
+    Ok((child, push, console))
 }
 
 /// A user agent on a websocket.
@@ -419,11 +440,15 @@ impl Answer {
 
 impl Http {
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self {
-            stream: BufReader::new(stream),
-        }
+        Self::try_connect(address).expect("a connection")
+    }
+
+    /// The same, where the gateway may be down.
+    pub fn try_connect(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let stream = BufReader::new(stream);
+        Some(Self { stream })
     }
 
     /// Sends these very bytes.
