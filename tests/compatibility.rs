@@ -1,4 +1,5 @@
-//! `docs/compatibility.md` says of each behaviour which test holds it: that test exists.
+//! `docs/compatibility.md` says of each behaviour, and `docs/guarantees.md` of each promise, which test
+//! holds it: that test exists.
 
 #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used)] // a test may do both
 
@@ -7,10 +8,14 @@ use std::fs;
 use std::path::Path;
 
 /// Every row of the tables, as its cells.
-fn rows() -> Vec<Vec<&'static str>> {
-    let text = include_str!("../docs/compatibility.md");
+fn rows(text: &str) -> Vec<Vec<&str>> {
     let rows = text.lines().filter(|line| line.starts_with('|'));
-    let cells = |row: &'static str| row.trim_matches('|').split('|').map(str::trim).collect();
+    let cells = |row| {
+        str::trim_matches(row, '|')
+            .split('|')
+            .map(str::trim)
+            .collect()
+    };
     rows.map(cells).collect()
 }
 
@@ -40,14 +45,10 @@ fn functions(directory: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-#[test]
-fn every_test_that_the_documentation_of_compatibility_names_is_one() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut tests = BTreeSet::new();
-    functions(&root.join("src"), &mut tests);
-    functions(&root.join("tests"), &mut tests);
+/// Checks the tables of one page; how many behaviours are held by tests.
+fn held(text: &str, tests: &BTreeSet<String>) -> usize {
     let mut behaviours = 0;
-    for cells in rows() {
+    for cells in rows(text) {
         let held_by = *cells.last().unwrap();
         let is_heading = held_by == "held by" || held_by.starts_with("---");
         // A row in bold alone is a subject.
@@ -61,5 +62,19 @@ fn every_test_that_the_documentation_of_compatibility_names_is_one() {
         }
         behaviours += 1;
     }
+    behaviours
+}
+
+#[test]
+fn every_test_that_the_documentation_names_is_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = BTreeSet::new();
+    functions(&root.join("src"), &mut tests);
+    functions(&root.join("tests"), &mut tests);
+    let behaviours = held(include_str!("../docs/compatibility.md"), &tests);
     assert!(behaviours > 90, "{behaviours} rows were read");
+    let guarantees = include_str!("../docs/guarantees.md");
+    let (promises, _) = guarantees.split_once("\n## Doing more").unwrap();
+    let promises = held(promises, &tests);
+    assert!(promises > 15, "{promises} rows were read");
 }
