@@ -71,7 +71,8 @@ impl Settings {
         // Half of it for what the database grows by, half for what is written meanwhile.
         let two_pages = u64::from(self.page_bytes).saturating_mul(2);
         let pages = reserve.bytes().checked_div(two_pages).unwrap_or(0);
-        let is_small = reserve.bytes() < self.reserve_bytes;
+        // One that does not tell its size has no reserve, and says nothing about being small.
+        let is_small = (1..self.reserve_bytes).contains(&reserve.bytes());
         let pages = u32::try_from(pages).unwrap_or(u32::MAX).max(1);
         Self {
             checkpoint_pages: if is_small {
