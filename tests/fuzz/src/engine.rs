@@ -118,6 +118,7 @@ impl World {
                 service_time: ServiceTime::from_secs(u.arbitrary::<u32>().unwrap_or(0).into()),
                 version_clock: Version::from_secs(0),
             },
+            random: [0; 8],
         };
         let mut world = Self {
             engine: Engine::new(now, settings).expect("the first run"),
