@@ -204,7 +204,7 @@ mod tests {
     use crate::model::durability::Durability;
     use crate::model::ids::Uaid;
     use crate::model::limits::Limits;
-    use crate::model::message::PushMessage;
+    use crate::model::message::{PushMessage, Ttl};
     use crate::model::simplepush::SimplePush;
     use crate::model::store::{Deletion, Sleeper, StoreError, StoreReply};
     use crate::protocol::push_request::PushHeaders;
@@ -389,6 +389,29 @@ mod tests {
         table.all_sent(id);
         let (request, outs) = table.post(&endpoint, 0, None);
         assert_eq!(outs, [Out::Answered(request, 201)]);
+    }
+
+    #[test]
+    fn update_that_was_expired_in_its_page_is_looked_for_again_where_another_has_prolonged_it() {
+        let mut table = Table::new();
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        table.put(&endpoint, Some(5));
+        let session = SessionId(id);
+        table.input(Input::Gone { session });
+        let mut message = kept(&table);
+        message.ttl = Ttl::from_secs_lowered(1);
+        let id = table.device_again(&uaid);
+        table.stored(vec![DONE, KEPT, DONE, loaded(1)]);
+        table.all_sent(id);
+        table.put(&endpoint, Some(3));
+        table.pass(secs(5));
+        assert_eq!(table.stored(vec![page(vec![message])]), []);
+        table.stored(vec![KEPT]);
+        let [StoreOp::Fetch { after, .. }] = table.asked.as_slice() else {
+            panic!("{:?}", table.asked);
+        };
+        assert_eq!(*after, crate::model::store::Cursors::START);
     }
 
     #[test]

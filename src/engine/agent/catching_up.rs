@@ -78,10 +78,12 @@ impl Agent {
             }
             self.cursors.advance(read, message.id);
             // Unregistered or acked since the page was read, or expired.
-            if self.ending == Some(message.channel)
-                || acked.contains(&message.id)
-                || message.expires_at() <= service_time
-            {
+            if self.ending == Some(message.channel) || acked.contains(&message.id) {
+                continue;
+            }
+            if message.expires_at() <= service_time {
+                // It lasts longer if a lower version has come behind it since the page was read.
+                self.starts_again |= message.payload.update().is_some() && self.to_fetch > 0;
                 continue;
             }
             if self.is_on_its_way(message.id, now, &desk.limits) {
