@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use self::buckets::{Buckets, Rate};
 use super::channels::Channels;
 use super::counters::Counters;
-use super::session::Session;
 use super::{Engine, SessionId, TurnedAway};
 use crate::model::access::Source;
 use crate::model::ids::{ChannelId, Uaid};
@@ -191,9 +190,7 @@ impl Engine {
             }
         })
     }
-}
 
-impl Engine {
     pub(super) fn give_tokens_back(&mut self) {
         for (uaid, channel) in self.desk.out.take_cost_nothing() {
             self.admission.give_back(uaid, channel);
@@ -226,9 +223,7 @@ impl Engine {
         uaid: Option<Uaid>,
         channel: ChannelId,
     ) -> Result<(), Problem> {
-        let session = uaid.and_then(|uaid| self.newest.get(&uaid));
-        let session = session.and_then(|session| self.sessions.get(session));
-        let agent = session.and_then(Session::agent);
+        let agent = uaid.and_then(|uaid| self.agent_of(uaid));
         if agent.is_some_and(|agent| agent.channels.contains(channel)) {
             return Ok(());
         }

@@ -3,12 +3,11 @@
 
 use std::sync::Arc;
 
-use super::agent::{Agent, Post};
+use super::agent::Post;
 use super::outbox::{Acceptance, Fate, Waiting};
-use super::session::Session;
 use super::{Engine, RequestId};
 use crate::model::dialect::Dialect;
-use crate::model::ids::{MessageId, Uaid};
+use crate::model::ids::MessageId;
 use crate::model::message::{Payload, PushMessage, Ttl, Urgency};
 use crate::model::store::{Deletion, StoreOp};
 use crate::model::time::Now;
@@ -72,14 +71,11 @@ impl Engine {
             (Ok(posted), _) => posted,
         };
 
-        if let Err(problem) = self.admit_message(now, endpoint) {
-            return self.refuse(request, problem);
-        }
         let is_update = matches!(posted, Posted::Update(_));
-        let message = self.accept_posted(now, endpoint, posted);
-        if !self.has_room_for(&message) {
-            return self.refuse(request, Problem::Overloaded);
-        }
+        let message = match self.accept_posted(now, endpoint, posted) {
+            Ok(message) => message,
+            Err(problem) => return self.refuse(request, problem),
+        };
         let acceptance = if is_update {
             let stored_status = self.desk.simplepush.offline_status;
             Acceptance::Update { stored_status }
@@ -111,12 +107,12 @@ impl Engine {
     /// Whether a user agent that is here has the subscription; `None` if it is away.
     pub(super) fn is_subscribed(&self, target: &Target) -> Option<bool> {
         let endpoint = &target.endpoint;
-        let agent = self.agent_of(endpoint)?;
+        let agent = self.agent_of(endpoint.uaid)?;
         Some(agent.channels.contains(endpoint.channel))
     }
 
     /// Whether memory has room for one more message.
-    pub(super) fn has_room_for(&self, message: &PushMessage) -> bool {
+    fn has_room_for(&self, message: &PushMessage) -> bool {
         let held = self.desk.out.held_bytes();
         held.saturating_add(message.cost_bytes()) <= self.desk.limits.held_bytes_max
     }
@@ -132,7 +128,7 @@ impl Engine {
         let Target { endpoint, lost } = target;
         if post.message.ttl.is_zero() {
             // Now or never: nothing is kept, so nothing is held either.
-            match self.agent_of_mut(endpoint) {
+            match self.agent_of_mut(endpoint.uaid) {
                 Some((agent, desk)) if subscribed => agent.deliver_now_or_never(now, &post, desk),
                 Some(_) | None => self.find_opened(post.request, target, None),
             }
@@ -142,7 +138,7 @@ impl Engine {
         let ends = now.monotonic.checked_add(self.desk.limits.ack_window);
         let id = post.message.id;
         let session = self.newest.get(&endpoint.uaid).copied();
-        match (self.agent_of_mut(endpoint), session, ends) {
+        match (self.agent_of_mut(endpoint.uaid), session, ends) {
             (Some((agent, desk)), Some(session), Some(ends)) if subscribed => {
                 if agent.deliver(now, post, desk) {
                     self.windows.push_back((ends, session, id));
@@ -162,12 +158,23 @@ impl Engine {
         }
     }
 
+    /// The push message that something posted comes to, if the limits and the memory allow it.
     pub(super) fn accept_posted(
         &mut self,
         now: Now,
         endpoint: &Endpoint,
         posted: Posted,
-    ) -> Arc<PushMessage> {
+    ) -> Result<Arc<PushMessage>, Problem> {
+        self.admit_message(now, endpoint)?;
+        let message = self.message_of(now, endpoint, posted);
+        if self.has_room_for(&message) {
+            Ok(Arc::new(message))
+        } else {
+            Err(Problem::Overloaded)
+        }
+    }
+
+    fn message_of(&mut self, now: Now, endpoint: &Endpoint, posted: Posted) -> PushMessage {
         let (ttl, topic, urgency, payload) = match posted {
             Posted::Message(draft) => (draft.ttl, draft.topic, draft.urgency, draft.payload),
             Posted::Update(UpdateDraft { version, data }) => {
@@ -185,7 +192,7 @@ impl Engine {
             }
         };
         // What a SimplePush user agent cannot read becomes "there is something new".
-        let agent = self.agent_of(endpoint);
+        let agent = self.agent_of(endpoint.uaid);
         let speaks_simplepush = agent.is_some_and(|agent| agent.dialect() == Dialect::SimplePush);
         let (topic, urgency, payload) = match payload {
             Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_) if speaks_simplepush => {
@@ -201,11 +208,11 @@ impl Engine {
             let version = update.version.version();
             // What it has passed by now is not written down for the channel.
             self.desk.version_clock.version();
-            if let Some((agent, _)) = self.agent_of_mut(endpoint) {
+            if let Some((agent, _)) = self.agent_of_mut(endpoint.uaid) {
                 agent.channels.note_version(endpoint.channel, version);
             }
         }
-        Arc::new(PushMessage {
+        PushMessage {
             id: self.desk.next_message_id(),
             channel: endpoint.channel,
             received_at: self.desk.service_time(now),
@@ -213,7 +220,7 @@ impl Engine {
             topic,
             urgency,
             payload,
-        })
+        }
     }
 
     /// The version of an update that names none (R26). Of a user agent that is here and has read
@@ -221,7 +228,7 @@ impl Engine {
     fn next_version(&mut self, endpoint: &Endpoint) -> NewVersion {
         let clock = self.desk.version_clock.version();
         let Endpoint { uaid, channel, .. } = *endpoint;
-        let Some((agent, desk)) = self.agent_of_mut(endpoint) else {
+        let Some((agent, desk)) = self.agent_of_mut(endpoint.uaid) else {
             return NewVersion::AtLeast(clock);
         };
         let next = agent.channels.next_version(channel, clock);
@@ -262,9 +269,8 @@ impl Engine {
             return;
         };
         let session = self.windows.get(place).map(|(_, session, _)| *session);
-        let session = session.and_then(|session| self.sessions.get_mut(&session));
-        if let Some(agent) = session.and_then(Session::agent_mut) {
-            agent.drop_held(id, &mut self.desk.out);
+        if let Some((agent, desk)) = session.and_then(|session| self.agent_at(session)) {
+            agent.drop_held(id, &mut desk.out);
         }
     }
 
@@ -283,25 +289,6 @@ impl Engine {
             lost: target.lost.is_some(),
         };
         self.desk.out.store(op, Waiting::Find { request, problem });
-    }
-
-    fn agent_of(&self, endpoint: &Endpoint) -> Option<&Agent> {
-        let session = self.newest.get(&endpoint.uaid)?;
-        self.sessions.get(session).and_then(Session::agent)
-    }
-
-    pub(super) fn agent_mut(&mut self, uaid: Uaid) -> Option<&mut Agent> {
-        let session = self.newest.get(&uaid)?;
-        self.sessions.get_mut(session)?.agent_mut()
-    }
-
-    fn agent_of_mut(
-        &mut self,
-        endpoint: &Endpoint,
-    ) -> Option<(&mut Agent, &mut super::desk::Desk)> {
-        let session = self.newest.get(&endpoint.uaid)?;
-        let agent = self.sessions.get_mut(session)?.agent_mut()?;
-        Some((agent, &mut self.desk))
     }
 }
 

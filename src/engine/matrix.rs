@@ -67,13 +67,10 @@ impl Engine {
         if subscribed == Some(false) && target.lost.is_none() {
             return self.desk.out.refuse(request, Problem::NoSubscription);
         }
-        if let Err(problem) = self.admit_message(now, &target.endpoint) {
-            return self.desk.out.refuse(request, problem);
-        }
-        let message = self.accept_posted(now, &target.endpoint, Posted::Message(draft));
-        if !self.has_room_for(&message) {
-            return self.desk.out.refuse(request, Problem::Overloaded);
-        }
+        let message = match self.accept_posted(now, &target.endpoint, Posted::Message(draft)) {
+            Ok(message) => message,
+            Err(problem) => return self.desk.out.refuse(request, problem),
+        };
         let post = Post { request, message };
         self.route_message(now, &target, post, subscribed == Some(true));
     }

@@ -223,8 +223,8 @@ impl Engine {
                 break;
             }
             self.windows.pop_front();
-            if let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) {
-                agent.window_ended(id, &mut self.desk);
+            if let Some((agent, desk)) = self.agent_at(session) {
+                agent.window_ended(id, desk);
             }
         }
         while let Some(&(at, session)) = self.desk.redeliveries.front() {
@@ -232,8 +232,8 @@ impl Engine {
                 break;
             }
             self.desk.redeliveries.pop_front();
-            if let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) {
-                agent.redeliver(now, &mut self.desk);
+            if let Some((agent, desk)) = self.agent_at(session) {
+                agent.redeliver(now, desk);
             }
         }
         self.wake_again(now);

@@ -6,7 +6,6 @@
 
 use super::counters::Counters;
 use super::outbox::Waiting;
-use super::session::Session;
 use super::{CloseReason, Engine, RequestId};
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, Uaid};
@@ -200,7 +199,7 @@ impl Engine {
                 },
                 StoreReply::Subscribed(true),
             ) => {
-                if let Some(agent) = self.agent_mut(uaid) {
+                if let Some((agent, _)) = self.agent_of_mut(uaid) {
                     agent.channels.register(channel, None);
                 }
                 Counters::add(&mut self.desk.out.counters.registrations);
@@ -245,10 +244,8 @@ impl Engine {
 
     fn ended_over_http(&mut self, uaid: Uaid, channel: ChannelId) {
         Counters::add(&mut self.desk.out.counters.unregistrations);
-        let session = self.newest.get(&uaid);
-        let session = session.and_then(|session| self.sessions.get_mut(session));
-        if let Some(agent) = session.and_then(Session::agent_mut) {
-            agent.drop_channel(channel, &mut self.desk.out);
+        if let Some((agent, desk)) = self.agent_of_mut(uaid) {
+            agent.drop_channel(channel, &mut desk.out);
         }
     }
 }

@@ -15,6 +15,7 @@ use log::debug;
 use super::agent::Agent;
 use super::counters::Counters;
 use super::deadlines::coarse;
+use super::desk::Desk;
 use super::{CloseReason, Engine, Opening, Output, SessionId, Stop};
 use crate::model::dialect::Dialect;
 use crate::model::ids::Uaid;
@@ -116,10 +117,14 @@ impl Session {
         }
     }
 
+    /// How its user agent can be woken, if it may.
+    pub(super) fn wakeup(&self) -> Option<&Wakeup> {
+        self.simplepush.as_ref()?.wakeup.as_ref()
+    }
+
     /// Longest silence before something is done about it.
     fn silence_max(&self, engine: &Engine) -> Duration {
-        let can_be_woken = |facts: &SimplePushFacts| facts.wakeup.is_some();
-        if self.simplepush.as_deref().is_some_and(can_be_woken) {
+        if self.wakeup().is_some() {
             engine.desk.limits.udp_idle
         } else {
             engine.desk.limits.ping_interval
@@ -243,8 +248,8 @@ impl Engine {
     }
 
     pub(super) fn session_all_sent(&mut self, now: Now, id: SessionId) {
-        if let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) {
-            agent.all_sent(now, &mut self.desk);
+        if let Some((agent, desk)) = self.agent_at(id) {
+            agent.all_sent(now, desk);
         }
     }
 
@@ -385,6 +390,23 @@ impl Engine {
         self.deadlines.set(id, &mut session.alarm, None);
         self.broadcasts.forget(id);
         Some(session)
+    }
+
+    /// The user agent of a websocket, if its hello was answered, and the desk that it works at.
+    pub(super) fn agent_at(&mut self, id: SessionId) -> Option<(&mut Agent, &mut Desk)> {
+        let agent = self.sessions.get_mut(&id)?.agent_mut()?;
+        Some((agent, &mut self.desk))
+    }
+
+    /// The user agent of this name, if it is here.
+    pub(super) fn agent_of(&self, uaid: Uaid) -> Option<&Agent> {
+        self.sessions.get(self.newest.get(&uaid)?)?.agent()
+    }
+
+    /// The same, as for [`agent_at`](Self::agent_at).
+    pub(super) fn agent_of_mut(&mut self, uaid: Uaid) -> Option<(&mut Agent, &mut Desk)> {
+        let session = *self.newest.get(&uaid)?;
+        self.agent_at(session)
     }
 
     pub(super) fn named(&self, id: SessionId) -> Option<(&Session, Uaid)> {

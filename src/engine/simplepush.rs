@@ -157,12 +157,13 @@ impl Engine {
         let Some((session, uaid)) = self.named(id) else {
             return;
         };
-        let facts = session.simplepush.as_deref();
-        let wakeup = facts.and_then(|facts| facts.wakeup.clone());
         // Without a channel there is nothing to wake it for.
         let has_channels = |agent: &Agent| !agent.channels.is_empty();
         let may_sleep = session.is_quiet() && session.agent().is_some_and(has_channels);
-        if let Some(wakeup) = wakeup.filter(|_| may_sleep && self.sleep.has_room()) {
+        let wakeup = session
+            .wakeup()
+            .filter(|_| may_sleep && self.sleep.has_room());
+        if let Some(wakeup) = wakeup.cloned() {
             let op = StoreOp::Sleep { uaid, wakeup };
             self.desk.out.store(op, Waiting::Sleep(id, uaid));
         }
@@ -180,8 +181,7 @@ impl Engine {
             session.is_quiet() && silent >= idle
         };
         let session = self.sessions.get(&id).filter(is_silent);
-        let facts = session.and_then(|session| session.simplepush.as_deref());
-        if let Some(wakeup) = facts.and_then(|facts| facts.wakeup.clone()) {
+        if let Some(wakeup) = session.and_then(Session::wakeup).cloned() {
             self.sleep.add(uaid, wakeup);
             self.close(id, CloseReason::WillBeWoken);
         } else {
@@ -240,6 +240,42 @@ mod tests {
         message.unwrap()
     }
 
+    /// A device with a subscription: the session, its UAID and the endpoint.
+    fn subscribed(table: &mut Table) -> (u64, String, String) {
+        let (id, uaid) = table.device();
+        let endpoint = table.register(id, 1);
+        (id, uaid, endpoint)
+    }
+
+    /// One that has gone with update 5 on its way to flash, and is about to be sent it: the session,
+    /// its UAID, the endpoint and what was kept.
+    fn returned(table: &mut Table) -> (u64, String, String, PushMessage) {
+        let (id, uaid, endpoint) = subscribed(table);
+        table.put(&endpoint, Some(5));
+        let session = SessionId(id);
+        table.input(Input::Gone { session });
+        let message = kept(table);
+        let id = table.device_again(&uaid);
+        table.stored(vec![DONE, KEPT, DONE, loaded(1)]);
+        table.all_sent(id);
+        (id, uaid, endpoint, message)
+    }
+
+    /// Idle for so long that it is about to be let go of: the session, and its endpoint.
+    fn drowsy(table: &mut Table) -> (u64, String) {
+        let (id, _, endpoint) = subscribed(table);
+        let idle = Limits::default().udp_idle + secs(1);
+        assert_eq!(table.pass(idle), []);
+        assert!(matches!(table.asked.as_slice(), [StoreOp::Sleep { .. }]));
+        (id, endpoint)
+    }
+
+    fn with_wakeup() -> Table {
+        let mut table = sleepy_table();
+        table.stored(vec![StoreReply::Sleepers(Vec::new())]);
+        table
+    }
+
     #[test]
     fn sleepers_are_read_at_the_start_and_again_where_that_failed() {
         let mut table = sleepy_table();
@@ -265,12 +301,8 @@ mod tests {
 
     #[test]
     fn user_agent_that_asks_something_while_it_is_let_go_of_stays_until_it_has_its_answer() {
-        let mut table = sleepy_table();
-        table.stored(vec![StoreReply::Sleepers(vec![])]);
-        let (id, _) = table.device();
-        table.register(id, 1);
-        table.pass(secs(11));
-        assert!(matches!(table.asked.as_slice(), [StoreOp::Sleep { .. }]));
+        let mut table = with_wakeup();
+        let (id, _) = drowsy(&mut table);
         let ask = r#"{"messageType":"register","channelID":"01010101010101010101010101010102"}"#;
         assert_eq!(table.say(id, ask), [Out::Paused(id)]);
         // However long that takes.
@@ -288,8 +320,7 @@ mod tests {
     #[test]
     fn second_hello_repeats_what_is_only_held() {
         let mut table = Table::new();
-        let (id, uaid) = table.device();
-        let endpoint = table.register(id, 1);
+        let (id, uaid, endpoint) = subscribed(&mut table);
         let (request, outs) = table.put(&endpoint, Some(5));
         assert_eq!(numbers(&outs), [5]);
         table.all_sent(id);
@@ -313,15 +344,7 @@ mod tests {
     #[test]
     fn second_hello_begins_anew_where_the_first_is_still_being_served() {
         let mut table = Table::new();
-        let (id, uaid) = table.device();
-        let endpoint = table.register(id, 1);
-        table.put(&endpoint, Some(5));
-        let session = SessionId(id);
-        table.input(Input::Gone { session });
-        let message = kept(&table);
-        let id = table.device_again(&uaid);
-        table.stored(vec![DONE, KEPT, DONE, loaded(1)]);
-        table.all_sent(id);
+        let (id, uaid, _, message) = returned(&mut table);
         let more = StoreReply::Page {
             messages: vec![message.clone()],
             more: true,
@@ -339,8 +362,7 @@ mod tests {
     #[test]
     fn update_acked_while_a_page_brings_it_again_is_not_sent_again() {
         let mut table = Table::new();
-        let (id, uaid) = table.device();
-        let endpoint = table.register(id, 1);
+        let (id, uaid, endpoint) = subscribed(&mut table);
         table.put(&endpoint, Some(5));
         table.all_sent(id);
         table.say(id, &device_hello(&uaid));
@@ -354,15 +376,7 @@ mod tests {
     #[test]
     fn ack_also_ends_a_lower_version_that_waits_on_flash() {
         let mut table = Table::new();
-        let (id, uaid) = table.device();
-        let endpoint = table.register(id, 1);
-        table.put(&endpoint, Some(5));
-        let session = SessionId(id);
-        table.input(Input::Gone { session });
-        let message = kept(&table);
-        let id = table.device_again(&uaid);
-        table.stored(vec![DONE, KEPT, DONE, loaded(1)]);
-        table.all_sent(id);
+        let (id, _, endpoint, message) = returned(&mut table);
         // This one is not in the page.
         table.put(&endpoint, Some(3));
         table.stored(vec![page(vec![message])]);
@@ -378,8 +392,7 @@ mod tests {
     #[test]
     fn message_with_ttl_0_has_no_number_while_versions_on_flash_are_unknown() {
         let mut table = Table::new();
-        let (id, uaid) = table.device();
-        let endpoint = table.register(id, 1);
+        let (id, uaid, endpoint) = subscribed(&mut table);
         let session = SessionId(id);
         table.input(Input::Gone { session });
         let id = table.device_again(&uaid);
@@ -394,16 +407,8 @@ mod tests {
     #[test]
     fn update_that_was_expired_in_its_page_is_looked_for_again_where_another_has_prolonged_it() {
         let mut table = Table::new();
-        let (id, uaid) = table.device();
-        let endpoint = table.register(id, 1);
-        table.put(&endpoint, Some(5));
-        let session = SessionId(id);
-        table.input(Input::Gone { session });
-        let mut message = kept(&table);
+        let (_, _, endpoint, mut message) = returned(&mut table);
         message.ttl = Ttl::from_secs_lowered(1);
-        let id = table.device_again(&uaid);
-        table.stored(vec![DONE, KEPT, DONE, loaded(1)]);
-        table.all_sent(id);
         table.put(&endpoint, Some(3));
         table.pass(secs(5));
         assert_eq!(table.stored(vec![page(vec![message])]), []);
@@ -441,32 +446,12 @@ mod tests {
         assert!(matches!(outs.as_slice(), [Out::Sent(_, text)] if text.contains(spelled)));
     }
 
-    /// Idle for so long that it is about to be let go of: the session, and its endpoint.
-    fn drowsy(table: &mut Table) -> (u64, String) {
-        let id = table.open();
-        let hello = format!(
-            r#"{{"messageType":"hello","channelIDs":[],"wakeup_hostport":{{"ip":"{PEER}","port":9}}}}"#
-        );
-        table.say(id, &hello);
-        let endpoint = table.register(id, 1);
-        let idle = Limits::default().udp_idle + secs(1);
-        assert_eq!(table.pass(idle), []);
-        assert!(matches!(table.asked.as_slice(), [StoreOp::Sleep { .. }]));
-        (id, endpoint)
-    }
-
-    fn with_wakeup() -> Table {
-        let mut table = sleepy_table();
-        table.stored(vec![StoreReply::Sleepers(Vec::new())]);
-        table
-    }
-
     #[test]
     fn idle_user_agent_is_let_go_of_when_it_is_written_down_how_to_wake_it() {
         let mut table = with_wakeup();
         let (id, _) = drowsy(&mut table);
         let closed = [Out::Closed(id, CloseReason::WillBeWoken)];
-        assert_eq!(table.stored(vec![StoreReply::Done]), closed);
+        assert_eq!(table.stored(vec![DONE]), closed);
         assert!(table.asked.is_empty());
     }
 
@@ -475,7 +460,7 @@ mod tests {
         let mut table = with_wakeup();
         let session = SessionId(drowsy(&mut table).0);
         table.input(Input::Gone { session });
-        assert_eq!(table.stored(vec![StoreReply::Done]), []);
+        assert_eq!(table.stored(vec![DONE]), []);
         assert!(matches!(table.asked.as_slice(), [StoreOp::Woken { .. }]));
     }
 
@@ -485,7 +470,7 @@ mod tests {
         let (_, endpoint) = drowsy(&mut table);
         let (_, outs) = table.request("PUT", &endpoint, PushHeaders::default());
         assert!(matches!(outs.as_slice(), [Out::Sent(..)]));
-        assert_eq!(table.stored(vec![StoreReply::Done]), []);
+        assert_eq!(table.stored(vec![DONE]), []);
         assert!(matches!(table.asked.last(), Some(StoreOp::Woken { .. })));
     }
 
@@ -493,8 +478,7 @@ mod tests {
     fn user_agent_of_which_it_cannot_be_written_down_how_to_wake_it_stays() {
         let mut table = with_wakeup();
         drowsy(&mut table);
-        let failed = StoreReply::Failed(StoreError::DiskFull);
-        assert_eq!(table.stored(vec![failed]), []);
+        assert_eq!(table.stored(vec![FAILED]), []);
         assert!(table.asked.is_empty());
     }
 }

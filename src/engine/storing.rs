@@ -2,7 +2,6 @@
 
 use super::counters::Counters;
 use super::outbox::{Fate, Waiting};
-use super::session::Session;
 use super::{
     CloseReason, Engine, Output, RequestId, SWEEP_INTERVAL, SWEEP_MESSAGES_MAX, SessionId,
 };
@@ -92,11 +91,9 @@ impl Engine {
         if outcome.is_some_and(EnqueueOutcome::is_kept) {
             self.wake(now, uaid);
         }
-        let fetcher = fate
-            .fetched_by
-            .and_then(|session| self.sessions.get_mut(&session));
-        if let Some(agent) = fetcher.and_then(Session::agent_mut) {
-            agent.kept(now, &mut self.desk);
+        let fetcher = fate.fetched_by.and_then(|session| self.agent_at(session));
+        if let Some((agent, desk)) = fetcher {
+            agent.kept(now, desk);
         }
     }
 
@@ -148,11 +145,11 @@ impl Engine {
     }
 
     fn page(&mut self, now: Now, session: SessionId, reply: StoreReply) {
-        let Some(agent) = self.sessions.get_mut(&session).and_then(Session::agent_mut) else {
+        let Some((agent, desk)) = self.agent_at(session) else {
             return;
         };
         if let StoreReply::Page { messages, more } = reply {
-            agent.page(messages, more, now, &mut self.desk);
+            agent.page(messages, more, now, desk);
         } else {
             // As at hello: coming back is its next try, and without one what waits would stay.
             self.end_session(now, session, CloseReason::StorageFault);

@@ -1,6 +1,5 @@
 //! Register and unregister: the question to the storage, and its answer to the user agent.
 
-use super::Session;
 use crate::engine::counters::Counters;
 use crate::engine::outbox::{Registering, Waiting};
 use crate::engine::{Engine, Output, SessionId};
@@ -86,11 +85,11 @@ impl Engine {
         channel: ChannelId,
         spelling: Box<str>,
     ) {
-        let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) else {
+        let Some((agent, desk)) = self.agent_at(id) else {
             return;
         };
         let uaid = agent.uaid;
-        agent.unsubscribe(channel, &mut self.desk.out);
+        agent.unsubscribe(channel, &mut desk.out);
         let waiting = Waiting::Unregister {
             session: id,
             spelling,
@@ -149,7 +148,7 @@ impl Engine {
         if ended {
             Counters::add(&mut self.desk.out.counters.unregistrations);
         }
-        if let Some(agent) = self.sessions.get_mut(&id).and_then(Session::agent_mut) {
+        if let Some((agent, _)) = self.agent_at(id) {
             agent.unsubscribed(ended);
         }
         let answer = server_message::unregistered(spelling, ended);

@@ -1,6 +1,5 @@
 //! What a user agent wants for now, as it says and as it is answered.
 
-use super::Session;
 use crate::engine::{Engine, SessionId};
 use crate::model::message::Urgency;
 use crate::model::time::Now;
@@ -12,9 +11,8 @@ impl Engine {
         self.desk
             .out
             .send(id, server_message::urgency(min.is_some()));
-        let agent = self.sessions.get_mut(&id).and_then(Session::agent_mut);
-        if let (Some(agent), Some(min)) = (agent, min) {
-            agent.set_urgency_min(min, now, &mut self.desk);
+        if let (Some((agent, desk)), Some(min)) = (self.agent_at(id), min) {
+            agent.set_urgency_min(min, now, desk);
         }
     }
 }
