@@ -50,9 +50,10 @@ impl Store {
         if known.is_none() && !subscriptions::may_return(&self.connection, uaid, message.channel)? {
             return Ok(EnqueueOutcome::NoSubscription);
         }
-        let message = self.as_kept(uaid, message, dialect, known, terms.version_clock)?;
+        let kept = self.in_its_place(uaid, message, dialect)?;
+        let message = as_kept(message, dialect, known, kept, terms.version_clock);
         let quota = terms.quota;
-        let mut place = self.place(uaid, &message)?;
+        let mut place = self.place(uaid, &message, kept)?;
         if let Some(kept) = place.replaced.filter(|kept| comes_late(&message, *kept)) {
             // What replaces it is there already. Or it is that very message.
             if message.payload.update().is_some() && kept.expires_at < message.expires_at() {
@@ -66,7 +67,9 @@ impl Store {
             // What is expired counts until it is swept, but it must not keep a message out.
             messages::expire_of(&self.connection, uaid, message.received_at)?;
             self.usage.forget(uaid);
-            place = self.place(uaid, &message)?;
+            let left = place.replaced;
+            let left = left.filter(|kept| kept.expires_at > message.received_at);
+            place = self.place(uaid, &message, left)?;
         }
         if let Some(refusal) = place.after.excess(quota) {
             return Ok(refusal);
@@ -81,64 +84,31 @@ impl Store {
         Ok(outcome)
     }
 
-    /// The message as it is written: an update gets its number, and for a SimplePush subscription
-    /// anything else becomes an update.
-    fn as_kept<'a>(
+    /// The message of which only one can be kept, and that is there: of the same topic, or the update
+    /// of the same subscription.
+    fn in_its_place(
         &self,
         uaid: Uaid,
-        message: &'a PushMessage,
+        message: &PushMessage,
         dialect: Dialect,
-        known: Option<Known>,
-        version_clock: Version,
-    ) -> rusqlite::Result<Cow<'a, PushMessage>> {
-        let (asked, data) = match (&message.payload, dialect) {
-            (Payload::Update(update), _) => (update.version, update.data.clone()),
-            (Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_), Dialect::WebPush) => {
-                return Ok(Cow::Borrowed(message));
-            }
-            (Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_), Dialect::SimplePush) => {
-                (NewVersion::AtLeast(version_clock), None)
-            }
-        };
-        let kept = messages::update_of(&self.connection, uaid, message.channel)?;
-        let kept = kept.filter(|kept| kept.expires_at > message.received_at);
-        let version = match asked {
-            NewVersion::Exact(version) => version,
-            // Given twice, it is the one that is there.
-            NewVersion::AtLeast(_) if kept.is_some_and(|kept| kept.id == message.id) => {
-                kept.and_then(|kept| kept.version).unwrap_or(version_clock)
-            }
-            NewVersion::AtLeast(least) => {
-                let written = known.and_then(|known| known.last_version);
-                let last = written.max(kept.and_then(|kept| kept.version));
-                last.map_or(least, |last| least.max(last.next()))
-            }
-        };
-        let remaining = kept.map_or(Ttl::from_secs_lowered(0), |kept| {
-            kept.expires_at.remaining_from(message.received_at)
-        });
-        Ok(Cow::Owned(PushMessage {
-            // Whoever waits for the older one must not wait in vain.
-            ttl: message.ttl.max(remaining),
-            topic: None,
-            // As every update has, whatever it is made of.
-            urgency: Urgency::default(),
-            payload: Payload::Update(VersionUpdate {
-                version: NewVersion::Exact(version),
-                data,
-            }),
-            ..message.clone()
-        }))
+    ) -> rusqlite::Result<Option<Kept>> {
+        let channel = message.channel;
+        if dialect == Dialect::SimplePush || message.payload.update().is_some() {
+            return messages::update_of(&self.connection, uaid, channel);
+        }
+        match &message.topic {
+            Some(topic) => messages::with_topic(&self.connection, uaid, channel, topic),
+            None => Ok(None),
+        }
     }
 
-    fn place(&mut self, uaid: Uaid, message: &PushMessage) -> rusqlite::Result<Place> {
-        let channel = message.channel;
-        let replaced = match (&message.topic, message.payload.update()) {
-            (_, Some(_)) => messages::update_of(&self.connection, uaid, channel)?,
-            (Some(topic), None) => messages::with_topic(&self.connection, uaid, channel, topic)?,
-            (None, None) => None,
-        };
-        let before = self.usage.of(&self.connection, uaid, channel)?;
+    fn place(
+        &mut self,
+        uaid: Uaid,
+        message: &PushMessage,
+        replaced: Option<Kept>,
+    ) -> rusqlite::Result<Place> {
+        let before = self.usage.of(&self.connection, uaid, message.channel)?;
         Ok(Place {
             replaced,
             before,
@@ -219,6 +189,54 @@ impl Store {
         let used = pages("PRAGMA page_count")?.saturating_sub(pages("PRAGMA freelist_count")?);
         Ok(used.saturating_mul(self.page_bytes))
     }
+}
+
+/// The message as it is written: an update gets its number, and for a SimplePush subscription anything
+/// else becomes an update. `kept`: what it would take the place of.
+fn as_kept(
+    message: &PushMessage,
+    dialect: Dialect,
+    known: Option<Known>,
+    kept: Option<Kept>,
+    version_clock: Version,
+) -> Cow<'_, PushMessage> {
+    let (asked, data) = match (&message.payload, dialect) {
+        (Payload::Update(update), _) => (update.version, update.data.clone()),
+        (Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_), Dialect::WebPush) => {
+            return Cow::Borrowed(message);
+        }
+        (Payload::Empty | Payload::Encrypted(_) | Payload::Raw(_), Dialect::SimplePush) => {
+            (NewVersion::AtLeast(version_clock), None)
+        }
+    };
+    let kept = kept.filter(|kept| kept.expires_at > message.received_at);
+    let version = match asked {
+        NewVersion::Exact(version) => version,
+        // Given twice, it is the one that is there.
+        NewVersion::AtLeast(_) if kept.is_some_and(|kept| kept.id == message.id) => {
+            kept.and_then(|kept| kept.version).unwrap_or(version_clock)
+        }
+        NewVersion::AtLeast(least) => {
+            let written = known.and_then(|known| known.last_version);
+            let last = written.max(kept.and_then(|kept| kept.version));
+            last.map_or(least, |last| least.max(last.next()))
+        }
+    };
+    let remaining = kept.map_or(Ttl::from_secs_lowered(0), |kept| {
+        kept.expires_at.remaining_from(message.received_at)
+    });
+    Cow::Owned(PushMessage {
+        // Whoever waits for the older one must not wait in vain.
+        ttl: message.ttl.max(remaining),
+        topic: None,
+        // As every update has, whatever it is made of.
+        urgency: Urgency::default(),
+        payload: Payload::Update(VersionUpdate {
+            version: NewVersion::Exact(version),
+            data,
+        }),
+        ..message.clone()
+    })
 }
 
 /// Whether `kept` is there in place of `message` already.
