@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Answer, Gateway, Http, UserAgent, channel, post};
+use support::{Answer, Gateway, Http, UserAgent, channel, handshake, post};
 
 const TTL: (&str, &str) = ("TTL", "600");
 
@@ -70,13 +70,6 @@ fn flooded_subscription_is_429_until_its_time_and_another_one_is_not_touched() {
 
 const TOKEN: &str = "kitchen-raspberry-7";
 
-fn handshake(path: &str, headers: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: pi\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n{headers}\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-}
-
 /// The answer to a handshake that is refused.
 fn refused(gateway: &Gateway, path: &str, headers: &str) -> Answer {
     let mut http = Http::connect(gateway.push);
@@ -128,7 +121,7 @@ fn join_token_lets_a_user_agent_in_from_anywhere_and_is_seen_by_nobody() {
     assert!(old.receive().get("use_webpush").is_none());
 
     // At the log level that says most of connections.
-    let log = std::fs::read_to_string(gateway.data.join("log")).unwrap();
+    let log = gateway.log();
     assert!(log.contains("hello uaid="), "{log}");
     assert!(
         !log.contains(TOKEN) && !log.contains("another-one"),

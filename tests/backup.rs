@@ -8,49 +8,20 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use support::{Gateway, UserAgent, channel, post, temporary_folder};
+use support::{Folder, Gateway, UserAgent, channel, post, said};
 
 const TTL: (&str, &str) = ("TTL", "600");
 const QUIET: Duration = Duration::from_millis(400);
 
-/// A folder for backups; goes away with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        Self(temporary_folder())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// Exit code, standard output, standard error.
 fn edgepush(command: &str, file: Option<&Path>, data: &Path) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_edgepush"))
-        .arg(command)
-        .args(file)
-        .arg("--data")
-        .arg(data)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    let mut running = Command::new(env!("CARGO_BIN_EXE_edgepush"));
+    running.arg(command).args(file).arg("--data").arg(data);
+    said(running.output().unwrap())
 }
 
 fn succeeds(command: &str, file: Option<&Path>, data: &Path) -> String {

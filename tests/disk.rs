@@ -11,13 +11,12 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
-use support::{Answer, Gateway, Http, UserAgent, channel, post, temporary_folder};
+use support::{Answer, Gateway, Http, UserAgent, channel, post, temporary_folder, wait_until};
 
 const TTL: (&str, &str) = ("TTL", "600");
-const PATIENCE: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_millis(400);
 const PAGE: usize = 4096;
 /// Acks are in time, however busy the machine is.
@@ -171,14 +170,6 @@ fn health(gateway: &Gateway) -> (u16, Value) {
 fn page(gateway: &Gateway) -> String {
     let answer = Http::connect(gateway.console).send("GET", "/", &[], b"");
     String::from_utf8(answer.body).unwrap()
-}
-
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// It says so in red, in these words, to people and to programs.

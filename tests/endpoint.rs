@@ -22,10 +22,7 @@ impl Away {
         // What a token says of time is a matter of tests/vapid.rs.
         let gateway = Gateway::with_config("[vapid]\nclock = \"untrusted\"\n");
         let mut agent = UserAgent::hello(&gateway, None);
-        let open = agent.register(&channel(1));
-        let key = Signer::new(1).public_key();
-        let with_key = json!({"messageType": "register", "channelID": channel(2), "key": key});
-        let restricted = agent.register_with(&with_key);
+        let (open, restricted) = agent.register_two();
         Self {
             gateway,
             open,

@@ -107,7 +107,7 @@ fn broadcast_of_a_server_reaches_those_who_listen_as_soon_as_it_changes() {
     server.answer("200 OK", r#"{"broadcasts":{"a/b":"\"2\""}}"#);
     assert_eq!(agent.receive()["broadcasts"], json!({"a/b": "\"2\""}));
     gateway.wait_for_log("broadcasts can be read again");
-    let log = fs::read_to_string(gateway.data.join("log")).unwrap();
+    let log = gateway.log();
     assert_eq!(log.matches("broadcasts cannot be read").count(), 1, "{log}");
 }
 

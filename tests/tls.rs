@@ -31,13 +31,11 @@ use futures_rustls::rustls::{
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use support::{Gateway, Http, UserAgent, channel, path_of, post};
+use support::{Gateway, Http, PATIENCE, UserAgent, channel, path_of, post, wait_until};
 use tungstenite::{Message, WebSocket};
 
 /// Made for this test and used nowhere else; ring cannot make one.
 const RSA_KEY: &str = include_str!("fixtures/rsa-key.pem");
-/// Longest that anything may take before it counts as never.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A folder with a certificate authority, and a certificate of it for this machine.
 struct Certificates {
@@ -649,11 +647,7 @@ fn commands_speak_tls_to_a_gateway_whose_authority_they_are_given() {
     gateway.wait_for_metric("edgepush_registrations_total", 1);
     // The state file is there once the endpoint is.
     let state = certificates.path("edgepush-listen.json");
-    let start = Instant::now();
-    while !state.exists() {
-        assert!(start.elapsed() < PATIENCE, "no state file");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until("a state file", || state.exists());
     let send = ["send", "--to", "edgepush-listen.json", "over TLS"];
     let refused = run(&send).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));

@@ -25,10 +25,7 @@ impl Stage {
     fn with_config(config: &str) -> Self {
         let gateway = Gateway::with_config(config);
         let mut agent = UserAgent::hello(&gateway, None);
-        let open = agent.register(&channel(1));
-        let key = Signer::new(1).public_key();
-        let with_key = json!({"messageType": "register", "channelID": channel(2), "key": key});
-        let restricted = agent.register_with(&with_key);
+        let (open, restricted) = agent.register_two();
         Self {
             gateway,
             agent,
@@ -39,6 +36,13 @@ impl Stage {
 
     fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         Http::connect(self.gateway.push).send(method, path, headers, body)
+    }
+
+    /// Its user agent goes away.
+    fn leave(&mut self) {
+        self.agent = UserAgent::connect(&self.gateway);
+        self.gateway
+            .wait_for_metric("edgepush_user_agents_connected", 0);
     }
 
     /// What a homeserver posts.
@@ -129,13 +133,7 @@ fn lenient_gateway_passes_a_raw_message_on_as_it_is() {
 fn raw_message_with_a_ttl_waits_for_its_user_agent_over_a_kill_and_one_without_does_not() {
     let mut stage = Stage::with_config("[unifiedpush]\nlenient = true\n");
     let uaid = stage.agent.uaid.clone();
-    drop(std::mem::replace(
-        &mut stage.agent,
-        UserAgent::connect(&stage.gateway),
-    ));
-    stage
-        .gateway
-        .wait_for_metric("edgepush_user_agents_connected", 0);
+    stage.leave();
     let now_or_never = stage.send("POST", &stage.open, &[], b"never");
     assert_eq!(
         (now_or_never.status, now_or_never.header("ttl")),
@@ -210,10 +208,7 @@ fn matrix_notification_is_passed_on_byte_for_byte_to_each_of_its_devices() {
 fn matrix_notification_waits_for_a_user_agent_that_is_away() {
     let mut stage = Stage::with_config("[unifiedpush]\nmatrix = true\n");
     let uaid = stage.agent.uaid.clone();
-    stage.agent = UserAgent::connect(&stage.gateway);
-    stage
-        .gateway
-        .wait_for_metric("edgepush_user_agents_connected", 0);
+    stage.leave();
     let body = notification(&[&format!("http://localhost{}", stage.open)]);
     assert_eq!(stage.notify(&body).json(), json!({"rejected": []}));
     stage.gateway.kill();
@@ -263,10 +258,7 @@ fn pushkeys_that_are_no_subscription_here_are_rejected_and_nobody_else_is_asked(
 fn notification_that_cannot_be_taken_now_is_503_and_rejects_nobody() {
     let config = "[unifiedpush]\nmatrix = true\n[limits]\nmessages_per_user_agent_max = 1\n";
     let mut stage = Stage::with_config(config);
-    stage.agent = UserAgent::connect(&stage.gateway);
-    stage
-        .gateway
-        .wait_for_metric("edgepush_user_agents_connected", 0);
+    stage.leave();
     let body = notification(&[&format!("http://localhost{}", stage.open), "no url"]);
     assert_eq!(stage.notify(&body).status, 200);
     let full = stage.notify(&body);

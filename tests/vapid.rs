@@ -6,9 +6,8 @@ mod support;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
 use support::signer::{HEADER, Signer};
-use support::{Answer, Gateway, Http, UserAgent, channel};
+use support::{Answer, Gateway, Http, UserAgent};
 
 /// The origin of every endpoint here: [`Http`] says so in `Host`.
 const ORIGIN: &str = "http://localhost";
@@ -32,10 +31,7 @@ impl Stage {
     fn with_config(config: &str) -> Self {
         let gateway = Gateway::with_config(config);
         let mut agent = UserAgent::hello(&gateway, None);
-        let open = agent.register(&channel(1));
-        let key = owner().public_key();
-        let with_key = json!({"messageType": "register", "channelID": channel(2), "key": key});
-        let restricted = agent.register_with(&with_key);
+        let (open, restricted) = agent.register_two();
         Self {
             gateway,
             open,

@@ -1,6 +1,5 @@
 //! async-tungstenite: a websocket from the user agent's side.
 
-use std::pin::Pin;
 use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
@@ -8,15 +7,15 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
 use data_encoding::BASE64;
-use futures_util::Sink;
 use smol::Timer;
-use smol::future::{or, poll_fn};
+use smol::future::or;
 use smol::stream::StreamExt;
 
 use super::connect::Connector;
 use super::entropy;
 use super::http_client::{UpgradeError, Upgraded, upgrade};
 use super::stream::Stream;
+use super::websocket::{feed, flush};
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 use crate::protocol::peer_url::PeerUrl;
 
@@ -87,9 +86,8 @@ impl AgentSocket {
     /// Sends one message; whether it could be written in time.
     pub async fn send(&mut self, text: String) -> bool {
         let sending = async {
-            poll_fn(|cx| Pin::new(&mut self.0).poll_ready(cx)).await?;
-            Pin::new(&mut self.0).start_send(Message::text(text))?;
-            poll_fn(|cx| Pin::new(&mut self.0).poll_flush(cx)).await
+            feed(&mut self.0, Message::text(text)).await?;
+            flush(&mut self.0).await
         };
         let late = async {
             Timer::after(WRITE_TIMEOUT).await;

@@ -27,8 +27,6 @@ use super::tls::{self, TlsError};
 
 /// How long a peer has until the connection stands, its TLS handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// The only protocol inside of TLS (RFC 7301): the websocket of HTTP/2 is another one.
-const HTTP_1_1: &[u8] = b"http/1.1";
 
 /// Makes connections.
 #[derive(Debug)]
@@ -95,7 +93,7 @@ fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ConnectError> {
         .map_err(ConnectError::Tls)?
         .with_root_certificates(roots(ca_file)?)
         .with_no_client_auth();
-    config.alpn_protocols = vec![HTTP_1_1.to_vec()];
+    config.alpn_protocols = vec![tls::HTTP_1_1.to_vec()];
     // Few connections are made: what would be kept for later ones is of no use.
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))

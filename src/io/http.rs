@@ -38,7 +38,7 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most headers of one request.
 const HEADERS_MAX: usize = 64;
 /// The sub-protocol that Firefox offers; answered only where offered.
-const SUBPROTOCOL: &str = "push-notification";
+pub(super) const SUBPROTOCOL: &str = "push-notification";
 /// The path that only SimplePush user agents use (AeroGear).
 const SIMPLEPUSH_PATH: &str = "/simplepush/websocket";
 

@@ -17,6 +17,7 @@ use smol::future::{or, poll_fn};
 use smol_hyper::rt::FuturesIo;
 
 use super::connect::{ConnectError, Connector};
+use super::http::SUBPROTOCOL;
 use super::stream::Stream;
 use crate::protocol::answer::Answer;
 use crate::protocol::peer_url::PeerUrl;
@@ -30,8 +31,6 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 64;
 /// What is read of a body, in bytes: a list of broadcasts fits, and an explanation is shorter.
 const BODY_BYTES_MAX: usize = 64 * 1024;
-/// The sub-protocol that Firefox offers.
-const SUBPROTOCOL: &str = "push-notification";
 const PRODUCT: &str = concat!("edgepush/", env!("CARGO_PKG_VERSION"));
 
 /// What to ask for.

@@ -30,14 +30,12 @@ pub struct Keys {
 ///
 /// [`KeyFileError`]; a file that is there but cannot be used is never replaced.
 pub fn load_or_make(path: &Path) -> Result<Keys, KeyFileError> {
-    let fail = |fault| KeyFileError {
-        path: path.to_owned(),
-        fault,
-    };
+    let fail = |fault| KeyFileError::new(path, fault);
     let (text, are_new) = match fs::read_to_string(path) {
         Ok(text) => (text, false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            (make(path).map_err(|error| fail(Fault::Make(error)))?, true)
+            let made = write(path, &[entropy::random()]);
+            (made.map_err(|error| fail(Fault::Make(error)))?, true)
         }
         Err(error) => return Err(fail(Fault::Read(error))),
     };
@@ -55,10 +53,7 @@ pub fn load_or_make(path: &Path) -> Result<Keys, KeyFileError> {
 /// [`KeyFileError`], also where there would be too many; both files are then as they were.
 pub fn add(path: &Path, other: &Path) -> Result<(), KeyFileError> {
     let read = |path: &Path| {
-        let fail = |fault| KeyFileError {
-            path: path.to_owned(),
-            fault,
-        };
+        let fail = |fault| KeyFileError::new(path, fault);
         let text = fs::read_to_string(path).map_err(|error| fail(Fault::Read(error)))?;
         parse(&text).ok_or_else(|| fail(Fault::Content))
     };
@@ -71,25 +66,17 @@ pub fn add(path: &Path, other: &Path) -> Result<(), KeyFileError> {
     let mut all = present.clone();
     all.retain(|key| !added.contains(key));
     all.extend(added);
-    let fail = |fault| KeyFileError {
-        path: path.to_owned(),
-        fault,
-    };
-    Keyring::new(&all).map_err(|_| fail(Fault::Content))?;
-    if all == present {
-        return Ok(());
+    Keyring::new(&all).map_err(|_| KeyFileError::new(path, Fault::Content))?;
+    if all != present {
+        write(path, &all).map_err(|error| KeyFileError::new(path, Fault::Make(error)))?;
     }
-    let text: String = all
-        .iter()
-        .map(|key| format!("{}\n", HEXLOWER.encode(key)))
-        .collect();
-    let unfinished = path.with_extension("key.new");
-    private_file::replace(path, &unfinished, &text).map_err(|error| fail(Fault::Make(error)))?;
     Ok(())
 }
 
-fn make(path: &Path) -> io::Result<String> {
-    let text = format!("{}\n", HEXLOWER.encode(&entropy::random::<KEY_BYTES>()));
+/// Makes the file, or puts it in the place of the one that is there; what is in it.
+fn write(path: &Path, keys: &[[u8; KEY_BYTES]]) -> io::Result<String> {
+    let lines = keys.iter().map(|key| format!("{}\n", HEXLOWER.encode(key)));
+    let text: String = lines.collect();
     private_file::replace(path, &path.with_extension("key.new"), &text)?;
     Ok(text)
 }
@@ -120,6 +107,15 @@ fn warn_if_others_can_read(path: &Path) {
 pub struct KeyFileError {
     path: PathBuf,
     fault: Fault,
+}
+
+impl KeyFileError {
+    fn new(path: &Path, fault: Fault) -> Self {
+        Self {
+            path: path.to_owned(),
+            fault,
+        }
+    }
 }
 
 #[derive(Debug)]

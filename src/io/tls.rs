@@ -29,7 +29,7 @@ use super::stream::Stream;
 /// HTTP method starts with it.
 const HANDSHAKE_RECORD: u8 = 0x16;
 /// The only protocol inside of TLS (RFC 7301); one who offers others and not this is refused.
-const HTTP_1_1: &[u8] = b"http/1.1";
+pub(super) const HTTP_1_1: &[u8] = b"http/1.1";
 /// Largest record that we send, in bytes: a websocket's write buffer with the header of the record.
 /// Longer messages take several, at 22 to 29 bytes each.
 const RECORD_BYTES_MAX: usize = 4 * 1024 + 5;

@@ -172,12 +172,14 @@ async fn in_time(gateway: &Gateway, writing: impl Future<Output = Result<(), Err
     or(async { writing.await.is_ok() }, late).await
 }
 
-async fn feed(socket: &mut Socket, frame: Message) -> Result<(), Error> {
+/// Puts a frame in line, once there is room.
+pub(super) async fn feed(socket: &mut Socket, frame: Message) -> Result<(), Error> {
     poll_fn(|cx| Pin::new(&mut *socket).poll_ready(cx)).await?;
     Pin::new(socket).start_send(frame)
 }
 
-async fn flush(socket: &mut Socket) -> Result<(), Error> {
+/// Waits until the socket has taken everything.
+pub(super) async fn flush(socket: &mut Socket) -> Result<(), Error> {
     poll_fn(|cx| Pin::new(&mut *socket).poll_flush(cx)).await
 }
 

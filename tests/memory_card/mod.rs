@@ -102,11 +102,6 @@ impl Card {
         self.power.lock().contents.sync_all();
     }
 
-    /// How many changes there have been.
-    pub fn changes(&self) -> u64 {
-        self.power.lock().moment
-    }
-
     /// The power goes now.
     pub fn cut(&self) {
         self.power.go(&mut self.power.lock());

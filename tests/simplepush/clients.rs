@@ -2,12 +2,11 @@
 //! exact answers.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::device::{Device, handshake};
-use crate::support::{Gateway, Http, UserAgent, path_of};
+use crate::device::{Device, unix_secs};
+use crate::support::{Gateway, Http, UserAgent, handshake, path_of};
 
 #[test]
 fn firefox_os_gets_what_gecko_understands() {
@@ -188,9 +187,8 @@ fn learn(expected: &str, heard: &str, learned: &mut HashMap<String, String>) {
         let end = rest.find(['"', ',', '}']).unwrap();
         let value = &rest[..end];
         if name.starts_with("now") {
-            let secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
             let version: u64 = value.parse().unwrap();
-            assert!(version.abs_diff(secs.as_secs()) < 60, "{version}");
+            assert!(version.abs_diff(unix_secs()) < 60, "{version}");
         }
         learned.insert(name.to_owned(), value.to_owned());
         rest = rest[end..]

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use crate::support::{Answer, Gateway, Http, UserAgent, channel, path_of};
+use crate::support::{Answer, Gateway, Http, UserAgent, channel, handshake, path_of};
 
 /// How long nothing must come.
 pub const QUIET: Duration = Duration::from_millis(400);
@@ -150,13 +150,6 @@ impl Device {
     pub fn ack(&mut self, channel: &str, version: u64) {
         self.say(&ack(channel, version));
     }
-}
-
-pub fn handshake(path: &str, headers: &str) -> String {
-    format!(
-        "GET {path} HTTP/1.1\r\nHost: pi\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-    )
 }
 
 pub fn hello_as(uaid: &str, channels: &[&str]) -> String {

@@ -114,8 +114,7 @@ fn version_that_is_none_is_400_whether_the_device_is_here_or_not() {
         }
         // The second round is for a device that is away.
         online.device.assert_quiet();
-        let other = Device::newcomer(&online.gateway);
-        drop(std::mem::replace(&mut online.device, other));
+        online.device = Device::newcomer(&online.gateway);
     }
 }
 

@@ -6,9 +6,9 @@ use serde_json::json;
 use tungstenite::Message;
 
 use crate::device::{
-    Device, HELLO, assert_accepted, handshake, put, register, unregister, unregistered, update,
+    Device, HELLO, assert_accepted, put, register, unregister, unregistered, update,
 };
-use crate::support::{Gateway, Http, UserAgent, channel};
+use crate::support::{Gateway, Http, UserAgent, channel, handshake};
 
 const HEX: &str = "0123456789abcdef0123456789abcdef";
 const DASHED: &str = "01234567-89ab-cdef-0123-456789abcdef";

@@ -190,11 +190,17 @@ impl Ledger {
         }
     }
 
+    /// How many messages the gateway has taken.
+    pub(super) fn accepted(&self) -> u64 {
+        self.books().accepted()
+    }
+
     /// What became of everything, if nothing more comes.
     pub fn account(&self) -> Account {
         let books = self.books();
         let mut account = Account {
             subscriptions: books.channels.len() as u64,
+            accepted: books.accepted(),
             faults: books.faults.clone(),
             faults_more: books.faults_more,
             ..Account::default()
@@ -205,7 +211,6 @@ impl Ledger {
         }
         for (name, message) in &books.messages {
             let channel = &books.channels[name.0];
-            account.accepted += u64::from(message.accepted);
             account.received += u64::from(message.received > 0);
             account.twice += u64::from(message.received > 1);
             // An update is in hands with it or with a later one.
@@ -221,6 +226,11 @@ impl Ledger {
 }
 
 impl Books {
+    fn accepted(&self) -> u64 {
+        let accepted = |message: &&Message| message.accepted;
+        self.messages.values().filter(accepted).count() as u64
+    }
+
     fn fault(&mut self, what: String) {
         if self.faults.len() < FAULTS_SHOWN {
             self.faults.push(what);

@@ -96,7 +96,7 @@ impl Storm {
 
     /// How many messages the gateway has taken so far.
     pub fn accepted(&self) -> u64 {
-        self.ledger.account().accepted
+        self.ledger.accepted()
     }
 
     /// Waits until the gateway has taken so many messages more, as long as it takes any.

@@ -13,14 +13,12 @@ use tungstenite::{Error, Message, WebSocket};
 
 use super::ledger::{Ledger, MessageName};
 use super::rng::Rng;
-use crate::support::{channel, path_of};
+use crate::support::{PATIENCE, channel, path_of};
 
 /// How long it waits where the gateway is down.
 const REST: Duration = Duration::from_millis(10);
 /// Longest it looks for a frame before it thinks of something else.
 const GLANCE: Duration = Duration::from_millis(10);
-/// Longest without an answer before it is the gateway's fault.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long nothing must come before it believes that there is nothing.
 const QUIET: Duration = Duration::from_millis(500);
 /// Longest that everything which waits may take to come.

@@ -16,7 +16,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use tungstenite::protocol::{CloseFrame, Role};
 use tungstenite::{Message, WebSocket};
 
 /// Longest that anything in a test may take before it counts as never.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A running gateway. Killed when dropped, and its folder removed.
 pub struct Gateway {
@@ -158,8 +158,11 @@ impl Gateway {
     /// Waits until a value of `/metrics`, which may be a moment old, is this one.
     pub fn wait_for_metric(&self, name: &str, expected: u64) {
         let start = Instant::now();
-        while self.metric(name) != expected {
+        loop {
             let value = self.metric(name);
+            if value == expected {
+                return;
+            }
             assert!(
                 start.elapsed() < PATIENCE,
                 "{name} is {value}, not {expected}"
@@ -177,6 +180,52 @@ impl Drop for Gateway {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// A folder of a test's own, which goes away with it.
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    pub fn new() -> Self {
+        Self(temporary_folder())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a command came to: exit code, standard output, standard error.
+pub fn said(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code().unwrap(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// Waits for what nobody tells of.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The handshake of a websocket, with further `headers`, each with its end.
+pub fn handshake(path: &str, headers: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: pi\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    )
 }
 
 /// An empty folder of this test's own.
@@ -367,6 +416,14 @@ impl UserAgent {
     /// A new subscription's endpoint, as a path.
     pub fn register(&mut self, channel: &str) -> String {
         self.register_with(&json!({"messageType": "register", "channelID": channel}))
+    }
+
+    /// Two of them: open to anybody, and restricted to the first [`Signer`](signer::Signer).
+    pub fn register_two(&mut self) -> (String, String) {
+        let open = self.register(&channel(1));
+        let key = signer::Signer::new(1).public_key();
+        let with_key = json!({"messageType": "register", "channelID": channel(2), "key": key});
+        (open, self.register_with(&with_key))
     }
 
     pub fn register_with(&mut self, message: &Value) -> String {

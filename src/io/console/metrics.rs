@@ -76,7 +76,7 @@ fn process(report: &Report) -> Vec<Metric> {
         Metric::new(
             "edgepush_database_damaged",
             "1 if the database has turned out to be damaged, else 0.",
-            u64::from(report.is_damaged),
+            u64::from(report.is_damaged()),
         ),
         Metric::new(
             "edgepush_databases_set_aside",
@@ -270,7 +270,6 @@ mod tests {
                 file_bytes: 4096,
             }),
             watched_fault: None,
-            is_damaged: false,
             set_aside: Vec::new(),
             written_bytes: Some(8192),
             resident_bytes: Some(1 << 20),
@@ -335,7 +334,6 @@ mod tests {
                 snapshot: None,
                 totals: Err(StoreError::Io),
                 watched_fault: Some(StoreError::Corrupt),
-                is_damaged: true,
                 set_aside: vec![String::new(); 2],
                 written_bytes: None,
                 resident_bytes: None,

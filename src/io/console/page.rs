@@ -254,7 +254,6 @@ mod tests {
                 file_bytes: 4096,
             }),
             watched_fault: None,
-            is_damaged: false,
             set_aside: Vec::new(),
             written_bytes: Some(81_920),
             resident_bytes: None,

@@ -50,7 +50,6 @@ impl Sources {
             snapshot: self.snapshot(),
             totals: self.totals(),
             watched_fault: self.facts.health.fault(),
-            is_damaged: self.facts.health.is_damaged(),
             set_aside: set_aside::damaged(&self.facts.data_directory),
             written_bytes: self.facts.io_account.as_deref().and_then(written_bytes),
             resident_bytes: resident_bytes(),
@@ -89,8 +88,6 @@ pub(super) struct Report {
     pub(super) totals: Result<Totals, StoreError>,
     /// What is wrong with the disk or the database, whether or not a write has just failed for it.
     pub(super) watched_fault: Option<StoreError>,
-    /// The database has turned out to be damaged, and is in use still.
-    pub(super) is_damaged: bool,
     /// Names of databases that were damaged, and that the operator has not removed yet.
     pub(super) set_aside: Vec<String>,
     /// By the storage thread since the start; `None` where the kernel keeps no account of it.
@@ -102,6 +99,11 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn state(&self) -> State {
         State::of(self.snapshot.as_ref(), self.watched_fault)
+    }
+
+    /// Whether the database has turned out to be damaged, and is in use still.
+    pub(super) fn is_damaged(&self) -> bool {
+        self.watched_fault == Some(StoreError::Corrupt)
     }
 }
 
