@@ -146,17 +146,10 @@ fn what_a_card_loses_that_lies_about_its_syncs_is_found() {
 fn what_relaxed_durability_loses_by_a_power_cut_is_found() {
     let mut rng = Rng::new(storm::seed());
     let config = format!("durability = \"relaxed\"\n{}", storm::CONFIG);
-    // On a busy machine little is under way when the power goes, and one storm may lose nothing.
-    for _ in 0..10 {
-        let Some((_, account)) = cut_in_a_storm(&config, 3, Honesty::KeepsNoMore, &mut rng) else {
-            return;
-        };
+    if let Some((_, account)) = cut_in_a_storm(&config, 3, Honesty::KeepsNoMore, &mut rng) {
         println!("relaxed durability, power cuts 4, {account}");
-        if !account.lost.is_empty() {
-            return;
-        }
+        assert!(!account.lost.is_empty(), "{account}");
     }
-    panic!("ten storms lost nothing");
 }
 
 /// What a card does with what it was told to sync, and with the rest.
