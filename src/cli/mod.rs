@@ -13,11 +13,14 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
+use std::iter;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, Flags};
 use crate::daemon;
+use crate::io::entropy;
+use crate::protocol::encryption::PrivateKey;
 
 use self::arguments::{Command, HELP};
 
@@ -52,11 +55,21 @@ fn serve(file: Option<&Path>, flags: &Flags) -> ExitCode {
     };
     match daemon::serve(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(format_args!("edgepush: {error}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(error),
     }
+}
+
+/// Ends a command that could not do what it should.
+fn fail(why: impl fmt::Display) -> ExitCode {
+    complain(format_args!("edgepush: {why}"));
+    ExitCode::FAILURE
+}
+
+/// A fresh key of a receiver, or of one message.
+fn private_key() -> PrivateKey {
+    iter::repeat_with(entropy::random)
+        .find_map(|bytes| PrivateKey::new(&bytes))
+        .expect("nearly all random bytes are a key")
 }
 
 /// The configuration from the file and the flags, or what to tell the person who wrote them.

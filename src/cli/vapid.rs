@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use lexopt::{Arg, Parser};
 
-use super::{complain, print};
+use super::{complain, fail, print};
 use crate::io::{entropy, private_file};
 use crate::protocol::vapid_key::VapidKey;
 
@@ -54,19 +54,11 @@ pub(super) fn run(path: &Path) -> ExitCode {
             "edgepush: made the key {shown}; keep it secret"
         )),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => {
-            complain(format_args!(
-                "edgepush: cannot make the key {shown}: {error}"
-            ));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(format_args!("cannot make the key {shown}: {error}")),
     }
     match read(path) {
         Ok(key) => print(&format!("{}\n", key.public_text())),
-        Err(message) => {
-            complain(format_args!("edgepush: {message}"));
-            ExitCode::FAILURE
-        }
+        Err(message) => fail(message),
     }
 }
 

@@ -4,6 +4,7 @@
 //! to `values` and `keys`.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -124,17 +125,26 @@ impl Reader<'_> {
                 self.read_number(key, value, &format!("must be {shape}"), fits, set);
             }
             Kind::Whole { min, max, set } => {
-                let shape = format!("must be a whole number from {min} to {max}");
-                let fits = |number: u64| (min..=max).contains(&number);
-                self.read_number(key, value, &shape, fits, set);
+                self.read_whole(key, value, min..=max, set);
             }
             Kind::Number { min, max, set } => {
-                let shape = format!("must be a whole number from {min} to {max}");
-                let fits = |number: u64| (min..=max).contains(&number);
                 let set = |config: &mut Config, number| set(&mut config.limits, number);
-                self.read_number(key, value, &shape, fits, set);
+                self.read_whole(key, value, min..=max, set);
             }
         }
+    }
+
+    fn read_whole(
+        &mut self,
+        key: &'static Key,
+        value: &Spanned<DeValue<'_>>,
+        range: RangeInclusive<u64>,
+        set: impl FnOnce(&mut Config, u64),
+    ) {
+        let (min, max) = (range.start(), range.end());
+        let shape = format!("must be a whole number from {min} to {max}");
+        let fits = |number: u64| range.contains(&number);
+        self.read_number(key, value, &shape, fits, set);
     }
 
     fn read_number(

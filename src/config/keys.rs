@@ -83,102 +83,82 @@ pub(super) static KEYS: [Key; 58] = [
     text("public_url", values::set_public_url),
     text("log", values::set_log),
     text("durability", values::set_durability),
-    Key {
-        table: "access",
-        name: "websocket_from",
-        kind: Kind::Networks {
+    key(
+        "access",
+        "websocket_from",
+        Kind::Networks {
             may_be_empty: false,
             set: |c, networks| c.access.websocket_from = networks,
         },
-    },
-    Key {
-        table: "access",
-        name: "join_tokens",
-        kind: Kind::JoinTokens(|c, tokens| c.access.join_tokens = tokens),
-    },
-    Key {
-        table: "access",
-        name: "trusted_proxies",
-        kind: Kind::Networks {
+    ),
+    key(
+        "access",
+        "join_tokens",
+        Kind::JoinTokens(|c, tokens| c.access.join_tokens = tokens),
+    ),
+    key(
+        "access",
+        "trusted_proxies",
+        Kind::Networks {
             may_be_empty: true,
             set: |c, networks| c.access.trusted_proxies = networks,
         },
-    },
-    Key {
-        table: "broadcasts",
-        name: "url",
-        kind: Kind::Text(values::set_broadcasts_url),
-    },
-    Key {
-        table: "broadcasts",
-        name: "file",
-        kind: Kind::Text(values::set_broadcasts_file),
-    },
-    Key {
-        table: "broadcasts",
-        name: "poll_secs",
-        kind: Kind::Whole {
+    ),
+    key("broadcasts", "url", Kind::Text(values::set_broadcasts_url)),
+    key(
+        "broadcasts",
+        "file",
+        Kind::Text(values::set_broadcasts_file),
+    ),
+    key(
+        "broadcasts",
+        "poll_secs",
+        Kind::Whole {
             min: 1,
             max: 86_400,
             set: |c, n| c.broadcasts.poll = secs(n),
         },
-    },
-    Key {
-        table: "simplepush",
-        name: "offline_status",
-        kind: Kind::OneOf {
+    ),
+    key(
+        "simplepush",
+        "offline_status",
+        Kind::OneOf {
             numbers: &[200, 202],
             set: values::set_offline_status,
         },
-    },
-    Key {
-        table: "simplepush",
-        name: "udp_wakeup",
-        kind: Kind::Switch(|c, on| c.simplepush.udp_wakeup = on),
-    },
-    Key {
-        table: "simplepush",
-        name: "udp_from",
-        kind: Kind::Networks {
+    ),
+    key(
+        "simplepush",
+        "udp_wakeup",
+        Kind::Switch(|c, on| c.simplepush.udp_wakeup = on),
+    ),
+    key(
+        "simplepush",
+        "udp_from",
+        Kind::Networks {
             may_be_empty: false,
             set: |c, networks| c.simplepush.udp_from = networks,
         },
-    },
-    Key {
-        table: "simplepush",
-        name: "udp_proxy",
-        kind: Kind::Text(values::set_udp_proxy),
-    },
-    Key {
-        table: "tls",
-        name: "certificate",
-        kind: Kind::Text(values::set_certificate),
-    },
-    Key {
-        table: "tls",
-        name: "key",
-        kind: Kind::Text(values::set_key),
-    },
-    Key {
-        table: "tls",
-        name: "only",
-        kind: Kind::Switch(|config, on| config.tls.only = on),
-    },
-    Key {
-        table: "unifiedpush",
-        name: "lenient",
-        kind: Kind::Switch(|config, on| config.unifiedpush.lenient = on),
-    },
-    Key {
-        table: "unifiedpush",
-        name: "matrix",
-        kind: Kind::Switch(|config, on| config.unifiedpush.matrix = on),
-    },
-    Key {
-        table: "vapid",
-        name: "clock",
-        kind: Kind::Text(values::set_vapid_clock),
-    },
+    ),
+    key("simplepush", "udp_proxy", Kind::Text(values::set_udp_proxy)),
+    key("tls", "certificate", Kind::Text(values::set_certificate)),
+    key("tls", "key", Kind::Text(values::set_key)),
+    key(
+        "tls",
+        "only",
+        Kind::Switch(|config, on| config.tls.only = on),
+    ),
+    key(
+        "unifiedpush",
+        "lenient",
+        Kind::Switch(|config, on| config.unifiedpush.lenient = on),
+    ),
+    key(
+        "unifiedpush",
+        "matrix",
+        Kind::Switch(|config, on| config.unifiedpush.matrix = on),
+    ),
+    key("vapid", "clock", Kind::Text(values::set_vapid_clock)),
     number("hello_timeout_secs", 1, 300, |l, n| {
         l.hello_timeout = secs(n)
     }),
@@ -286,19 +266,15 @@ pub(super) static KEYS: [Key; 58] = [
 ];
 
 const fn text(name: &'static str, set: SetText) -> Key {
-    Key {
-        table: "",
-        name,
-        kind: Kind::Text(set),
-    }
+    key("", name, Kind::Text(set))
 }
 
 const fn number(name: &'static str, min: u64, max: u64, set: fn(&mut Limits, u64)) -> Key {
-    Key {
-        table: "limits",
-        name,
-        kind: Kind::Number { min, max, set },
-    }
+    key("limits", name, Kind::Number { min, max, set })
+}
+
+const fn key(table: &'static str, name: &'static str, kind: Kind) -> Key {
+    Key { table, name, kind }
 }
 
 const fn secs(number: u64) -> Duration {

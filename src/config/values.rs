@@ -34,28 +34,24 @@ pub(super) fn set_console(config: &mut Config, text: &str) -> Result<(), String>
 }
 
 pub(super) fn set_data(config: &mut Config, text: &str) -> Result<(), String> {
-    if text.is_empty() || text.contains('\0') {
-        return Err("must name a directory, such as \"/var/lib/edgepush\"".to_owned());
-    }
-    config.data = text.into();
+    config.data = path(text).ok_or("must name a directory, such as \"/var/lib/edgepush\"")?;
     Ok(())
 }
 
 pub(super) fn set_certificate(config: &mut Config, text: &str) -> Result<(), String> {
     const SHAPE: &str = "must name a PEM file, such as \"/etc/edgepush/fullchain.pem\"";
-    config.tls.certificate = Some(file(text).ok_or(SHAPE)?);
+    config.tls.certificate = Some(path(text).ok_or(SHAPE)?);
     Ok(())
 }
 
 pub(super) fn set_key(config: &mut Config, text: &str) -> Result<(), String> {
     const SHAPE: &str = "must name a PEM file, such as \"/etc/edgepush/privkey.pem\"";
-    config.tls.key = Some(file(text).ok_or(SHAPE)?);
+    config.tls.key = Some(path(text).ok_or(SHAPE)?);
     Ok(())
 }
 
 pub(super) fn set_public_url(config: &mut Config, text: &str) -> Result<(), String> {
-    let url = PublicUrl::new(text).map_err(|error| error.to_string())?;
-    config.public_url = Some(url);
+    config.public_url = Some(url(text)?);
     Ok(())
 }
 
@@ -87,23 +83,18 @@ pub(super) fn set_offline_status(config: &mut Config, number: u64) {
 }
 
 pub(super) fn set_broadcasts_url(config: &mut Config, text: &str) -> Result<(), String> {
-    let url = PublicUrl::new(text).map_err(|error| error.to_string())?;
-    config.broadcasts.url = Some(url);
+    config.broadcasts.url = Some(url(text)?);
     Ok(())
 }
 
 pub(super) fn set_broadcasts_file(config: &mut Config, text: &str) -> Result<(), String> {
-    if text.is_empty() || text.contains('\0') {
-        return Err("must name a file".to_owned());
-    }
-    config.broadcasts.file = Some(text.into());
+    config.broadcasts.file = Some(path(text).ok_or("must name a file")?);
     Ok(())
 }
 
 /// An URL of somebody else is as limited as our own.
 pub(super) fn set_udp_proxy(config: &mut Config, text: &str) -> Result<(), String> {
-    let url = PublicUrl::new(text).map_err(|error| error.to_string())?;
-    config.simplepush.udp_proxy = Some(url.as_str().into());
+    config.simplepush.udp_proxy = Some(url(text)?.as_str().into());
     Ok(())
 }
 
@@ -149,8 +140,12 @@ pub(super) fn join_token(text: &str) -> Result<JoinToken, String> {
     })
 }
 
-/// The path of a file; whether it is there is seen when it is read.
-fn file(text: &str) -> Option<PathBuf> {
+fn url(text: &str) -> Result<PublicUrl, String> {
+    PublicUrl::new(text).map_err(|error| error.to_string())
+}
+
+/// A path; whether anything is there is seen when it is used.
+fn path(text: &str) -> Option<PathBuf> {
     let usable = !text.is_empty() && !text.contains('\0');
     usable.then(|| text.into())
 }

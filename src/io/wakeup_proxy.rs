@@ -9,7 +9,7 @@ use super::http_client::{self, Question};
 use super::warned::Warned;
 use crate::model::wakeup::Wakeup;
 use crate::protocol::peer_url::PeerUrl;
-use crate::protocol::wakeup_form;
+use crate::protocol::{form, wakeup_form};
 
 /// Who is asked.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl WakeupProxy {
         let question = Question {
             method: "POST",
             url: &url,
-            headers: vec![("content-type", wakeup_form::CONTENT_TYPE.to_owned())],
+            headers: vec![("content-type", form::CONTENT_TYPE.to_owned())],
             body: wakeup_form::write(wakeup).into_bytes(),
         };
         match http_client::ask(question, &self.connector).await {

@@ -37,11 +37,7 @@ pub struct Notification {
 /// The body (408, 413), [`Problem::NotifyNotJson`], [`Problem::NotifyTooManyDevices`], and
 /// [`Problem::NotifyTooLarge`] where cutting does not help.
 pub fn read(body: Body) -> Result<Notification, Problem> {
-    let body = match body {
-        Body::Whole(body) => body,
-        Body::TooLarge => return Err(Problem::NotifyTooLarge),
-        Body::Incomplete => return Err(Problem::BodyIncomplete),
-    };
+    let body = body.whole(Problem::NotifyTooLarge)?;
     let Fields { notification } =
         serde_json::from_slice(&body).map_err(|_| Problem::NotifyNotJson)?;
     if notification.devices.len() > NOTIFY_DEVICES_MAX {

@@ -4,6 +4,7 @@ pub mod answer;
 pub mod broadcast_list;
 pub mod client_message;
 pub mod encryption;
+pub mod form;
 pub mod forwarded;
 pub mod http;
 pub mod keyring;

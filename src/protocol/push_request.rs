@@ -40,6 +40,17 @@ pub enum Body {
     Incomplete,
 }
 
+impl Body {
+    /// All of it, or what is wrong: `too_large` is what that is for its route.
+    pub(super) fn whole(self, too_large: Problem) -> Result<Vec<u8>, Problem> {
+        match self {
+            Self::Whole(bytes) => Ok(bytes),
+            Self::TooLarge => Err(too_large),
+            Self::Incomplete => Err(Problem::BodyIncomplete),
+        }
+    }
+}
+
 /// A push message as posted, before it has an id and a time.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Draft {
@@ -85,11 +96,10 @@ pub enum Manners {
 /// In this order: the body (408, 413), `TTL` (111, 112), the content encoding (110), a negative
 /// `TTL` (114), `Topic` (113), `Urgency`.
 pub fn read(headers: &PushHeaders, body: Body, manners: Manners) -> Result<Draft, Problem> {
-    let body = match body {
-        Body::Whole(bytes) if bytes.len() <= BODY_BYTES_MAX => bytes,
-        Body::Whole(_) | Body::TooLarge => return Err(Problem::BodyTooLarge),
-        Body::Incomplete => return Err(Problem::BodyIncomplete),
-    };
+    let body = body.whole(Problem::BodyTooLarge)?;
+    if body.len() > BODY_BYTES_MAX {
+        return Err(Problem::BodyTooLarge);
+    }
     let ttl_secs = match (headers.ttl.as_deref(), manners) {
         (None, Manners::Strict) => return Err(Problem::MissingTtl),
         (None, Manners::Lenient) => 0,
@@ -143,7 +153,7 @@ fn urgency(value: Option<&str>) -> Result<Urgency, Problem> {
 }
 
 /// The urgency of this name (RFC 8030 section 5.3).
-pub(super) fn urgency_of(word: &str) -> Option<Urgency> {
+pub fn urgency_of(word: &str) -> Option<Urgency> {
     match word {
         "very-low" => Some(Urgency::VeryLow),
         "low" => Some(Urgency::Low),

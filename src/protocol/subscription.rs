@@ -4,7 +4,7 @@
 use std::fmt;
 
 use data_encoding::BASE64URL_NOPAD;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::encryption::{AUTH_BYTES, AuthSecret, POINT_BYTES, PublicKey, RecipientKeys};
 use super::keyring::decode_base64url;
@@ -50,17 +50,23 @@ impl Subscription {
 
     /// On one line.
     pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("three strings are always JSON")
+    }
+}
+
+impl Serialize for Subscription {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Fields<'a> {
             endpoint: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
             keys: Option<KeysText>,
         }
-        serde_json::to_string(&Fields {
+        Fields {
             endpoint: &self.endpoint,
             keys: self.keys.as_ref().map(KeysText::of),
-        })
-        .expect("three strings are always JSON")
+        }
+        .serialize(serializer)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use super::form;
 use super::problem::Problem;
 use super::push_request::{Body, PushHeaders};
 use crate::model::limits::UPDATE_DATA_BYTES_MAX;
@@ -28,11 +29,7 @@ pub fn read(
     query: Option<&str>,
     body: Body,
 ) -> Result<UpdateDraft, Problem> {
-    let body = match body {
-        Body::Whole(bytes) => bytes,
-        Body::TooLarge => return Err(Problem::DataTooLarge),
-        Body::Incomplete => return Err(Problem::BodyIncomplete),
-    };
+    let body = body.whole(Problem::DataTooLarge)?;
     let body = if is_form(headers.content_type.as_deref()) {
         body.as_slice()
     } else {
@@ -51,9 +48,7 @@ pub fn read(
 fn is_form(content_type: Option<&str>) -> bool {
     content_type.is_none_or(|content_type| {
         let media_type = content_type.split(';').next().unwrap_or_default();
-        media_type
-            .trim()
-            .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        media_type.trim().eq_ignore_ascii_case(form::CONTENT_TYPE)
     })
 }
 

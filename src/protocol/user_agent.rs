@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::client_message::AckCode;
 use super::encryption::Headers;
+use super::server_message::dashed;
 use crate::model::dialect::Dialect;
 use crate::model::ids::ChannelId;
 
@@ -15,7 +16,7 @@ pub const PING: &str = "{}";
 /// Longest UAID taken, in characters, as in Firefox.
 const UAID_CHARS_MAX: usize = 128;
 /// What a [`nack`] says of a message whose handler failed.
-pub const NACK_HANDLER_FAILED: u16 = 301;
+const NACK_HANDLER_FAILED: u16 = 301;
 
 /// The first message: the user agent's name, if it has one, and in SimplePush its subscriptions.
 pub fn hello(dialect: Dialect, uaid: Option<&str>, channels: &[ChannelId]) -> String {
@@ -24,7 +25,7 @@ pub fn hello(dialect: Dialect, uaid: Option<&str>, channels: &[ChannelId]) -> St
             json!({"messageType": "hello", "use_webpush": true, "broadcasts": {}})
         }
         Dialect::SimplePush => {
-            let channels: Vec<String> = channels.iter().map(|channel| spell(*channel)).collect();
+            let channels: Vec<String> = channels.iter().map(|channel| dashed(*channel)).collect();
             json!({"messageType": "hello", "channelIDs": channels})
         }
     };
@@ -36,7 +37,7 @@ pub fn hello(dialect: Dialect, uaid: Option<&str>, channels: &[ChannelId]) -> St
 
 /// Asks for an endpoint, restricted to the owner of `key` if there is one.
 pub fn register(channel: ChannelId, key: Option<&str>) -> String {
-    let mut register = json!({"messageType": "register", "channelID": spell(channel)});
+    let mut register = json!({"messageType": "register", "channelID": dashed(channel)});
     if let Some(key) = key {
         insert(&mut register, "key", key.into());
     }
@@ -50,29 +51,25 @@ pub fn ack(channel: ChannelId, version: &str, code: AckCode) -> String {
         AckCode::DecryptionError => 101,
         AckCode::NotDelivered => 102,
     };
-    let update = json!({"channelID": spell(channel), "version": version, "code": code});
+    let update = json!({"channelID": dashed(channel), "version": version, "code": code});
     json!({"messageType": "ack", "updates": [update]}).to_string()
 }
 
 /// A version update has been received.
 pub fn ack_update(channel: ChannelId, version: u64) -> String {
-    let update = json!({"channelID": spell(channel), "version": version});
+    let update = json!({"channelID": dashed(channel), "version": version});
     json!({"messageType": "ack", "updates": [update]}).to_string()
 }
 
 /// A push message has been received and was of no use.
-pub fn nack(version: &str, code: u16) -> String {
-    json!({"messageType": "nack", "version": version, "code": code}).to_string()
+pub fn nack(version: &str) -> String {
+    json!({"messageType": "nack", "version": version, "code": NACK_HANDLER_FAILED}).to_string()
 }
 
 fn insert(object: &mut Value, name: &str, value: Value) {
     if let Some(object) = object.as_object_mut() {
         object.insert(name.to_owned(), value);
     }
-}
-
-fn spell(channel: ChannelId) -> String {
-    channel.uuid().hyphenated().to_string()
 }
 
 /// One message of a gateway.
@@ -329,7 +326,7 @@ mod tests {
         assert_eq!(updates[0].version, AckVersion::Text("v".into()));
         assert_eq!(updates[0].code(), AckCode::DecryptionError);
 
-        let nack_text = nack("v", NACK_HANDLER_FAILED);
+        let nack_text = nack("v");
         assert_eq!(parse_at_gateway(&nack_text), Ok(ClientMessage::Nack));
         assert_eq!(parse_at_gateway(PING), Ok(ClientMessage::Ping));
         assert_eq!(

@@ -20,10 +20,10 @@ use crate::model::time::Now;
 pub const TOKEN_BYTES_MAX: usize = 2048;
 
 /// How far in the past `exp` may be, in seconds: clocks differ, and a message takes its time.
-pub const EXPIRED_SECS_MAX: u64 = 60;
+const EXPIRED_SECS_MAX: u64 = 60;
 
 /// How far ahead `exp` may be, in seconds (RFC 8292 section 2).
-pub const AHEAD_SECS_MAX: u64 = 24 * 60 * 60;
+const AHEAD_SECS_MAX: u64 = 24 * 60 * 60;
 
 /// A token of the right shape and algorithm. Nothing is known of what it says.
 #[derive(Clone, Copy)]

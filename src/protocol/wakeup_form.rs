@@ -1,39 +1,20 @@
 //! What an operator's wake-up proxy is asked, in the form of Telefonica's push server
 //! (PROTOCOL.md part 2, 1.6).
 
-use std::fmt::Write;
-
+use super::form;
 use crate::model::wakeup::Wakeup;
-
-/// What the form is called in `Content-Type`.
-pub const CONTENT_TYPE: &str = "application/x-www-form-urlencoded";
 
 /// `ip`, `port`, `protocol`, and `mcc`, `mnc`, `netid` of a user agent on a mobile network.
 pub fn write(wakeup: &Wakeup) -> String {
-    let mut form = String::new();
-    let mut field = |name: &str, value: &str| {
-        if !form.is_empty() {
-            form.push('&');
-        }
-        form.push_str(name);
-        form.push('=');
-        for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._".contains(&byte) {
-                form.push(char::from(byte));
-            } else {
-                write!(form, "%{byte:02X}").expect("a string can be written to");
-            }
-        }
-    };
-    field("ip", &wakeup.address.ip().to_string());
-    field("port", &wakeup.address.port().to_string());
-    field("protocol", "udp");
+    let ip = wakeup.address.ip().to_string();
+    let port = wakeup.address.port().to_string();
+    let mut fields = vec![("ip", &*ip), ("port", &*port), ("protocol", "udp")];
     if let Some(network) = &wakeup.network {
-        field("mcc", &network.country);
-        field("mnc", &network.network);
-        field("netid", &network.part);
+        fields.push(("mcc", &network.country));
+        fields.push(("mnc", &network.network));
+        fields.push(("netid", &network.part));
     }
-    form
+    form::write(&fields)
 }
 
 #[cfg(test)]

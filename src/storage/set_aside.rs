@@ -111,9 +111,9 @@ pub fn damaged(directory: &Path) -> Vec<String> {
         .collect()
 }
 
-/// The path of a file that SQLite puts beside a database.
-pub(super) fn with_suffix(database: &Path, suffix: &str) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
+/// The path of a file that goes with another one, such as SQLite's beside a database.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
     path.push(suffix);
     path.into()
 }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use super::{beside, contents};
+use super::contents;
 use crate::io::data_directory::key_file_in;
 use crate::io::private_file;
 use crate::storage;
+use crate::storage::set_aside::with_suffix;
 
 /// The answer to `--help`.
 pub(super) const HELP: &str = "\
@@ -30,7 +31,7 @@ Example:
 
 /// Makes the backup; returns what to tell.
 pub(super) fn run(data: &Path, file: &Path, with_key: bool) -> Result<String, String> {
-    let key = beside(file, ".key");
+    let key = with_suffix(file, ".key");
     for taken in [Some(file), with_key.then_some(&*key)]
         .into_iter()
         .flatten()
@@ -42,13 +43,13 @@ pub(super) fn run(data: &Path, file: &Path, with_key: bool) -> Result<String, St
             ));
         }
     }
-    let unfinished = beside(file, ".unfinished");
+    let unfinished = with_suffix(file, ".unfinished");
     // Of a backup that did not come to its end.
     let _ = fs::remove_file(&unfinished);
     let made = make(data, file, &unfinished, with_key.then_some(&*key));
     if made.is_err() {
         let _ = fs::remove_file(&unfinished);
-        let _ = fs::remove_file(beside(&unfinished, "-journal"));
+        let _ = fs::remove_file(with_suffix(&unfinished, "-journal"));
     }
     made
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::contents;
-use crate::cli::{complain, print};
+use crate::cli::{fail, print};
 use crate::storage::{self, check};
 
 /// The answer to `--help`.
@@ -28,10 +28,7 @@ pub(super) fn run(data: &Path, file: Option<&Path>) -> ExitCode {
     let shown = path.display();
     let findings = match check::thorough(&path) {
         Ok(findings) => findings,
-        Err(error) => {
-            complain(format_args!("edgepush: cannot check {shown}: {error}"));
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(format_args!("cannot check {shown}: {error}")),
     };
     if findings.faults.is_empty() {
         let contents = findings.totals.as_ref().map(contents).unwrap_or_default();

@@ -4,13 +4,12 @@ mod backup;
 mod check;
 mod restore;
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use super::{complain, configuration, refuse};
+use super::{configuration, refuse};
 use crate::config::Flags;
 use crate::storage::Totals;
 
@@ -98,18 +97,8 @@ pub(super) fn run(task: Task, options: &Options) -> ExitCode {
     };
     match done {
         Ok(text) => super::print(&text),
-        Err(message) => {
-            complain(format_args!("edgepush: {message}"));
-            ExitCode::FAILURE
-        }
+        Err(message) => super::fail(message),
     }
-}
-
-/// The path of a file that goes with another one.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut path: OsString = path.into();
-    path.push(suffix);
-    path.into()
 }
 
 /// Such as `2 subscriptions, 1 message`.

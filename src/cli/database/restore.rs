@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::{beside, contents};
+use super::contents;
 use crate::io::data_directory::DataDirectory;
 use crate::io::{key_file, private_file};
-use crate::storage::set_aside::{Reason, set_aside};
+use crate::storage::set_aside::{Reason, set_aside, with_suffix};
 use crate::storage::{self, FILE_NAME};
 
 /// The answer to `--help`.
@@ -32,7 +32,7 @@ Options:
 /// Puts `file` in place; returns what to tell.
 pub(super) fn run(data: &Path, file: &Path) -> Result<String, String> {
     let directory = DataDirectory::open(data).map_err(|error| error.to_string())?;
-    let (backup_key, key) = (beside(file, ".key"), directory.key_file());
+    let (backup_key, key) = (with_suffix(file, ".key"), directory.key_file());
     let has_key = backup_key.exists();
     if !has_key && !key.exists() {
         return Err(format!(

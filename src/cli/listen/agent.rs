@@ -13,8 +13,8 @@ use crate::protocol::client_message::AckCode;
 use crate::protocol::encryption::{DecryptError, ReceiverKeys, decrypt};
 use crate::protocol::peer_url::PeerUrl;
 use crate::protocol::user_agent::{
-    Body, GatewayMessage, NACK_HANDLER_FAILED, Notification, PING, Update, Verdict, ack,
-    ack_update, hello, nack, parse, register,
+    Body, GatewayMessage, Notification, PING, Update, Verdict, ack, ack_update, hello, nack, parse,
+    register,
 };
 
 /// How long an answer may take: to hello, to register, to a ping. As in Firefox.
@@ -372,7 +372,7 @@ impl Agent {
     fn handled(&mut self, well: bool) {
         match self.inbox.handled() {
             Some(Event::Message { version, .. }) => {
-                let nack = (!well).then(|| nack(&version, NACK_HANDLER_FAILED));
+                let nack = (!well).then(|| nack(&version));
                 self.ack(version, AckCode::Delivered);
                 // As Firefox: it has arrived, and then it was of no use.
                 if let Some(nack) = nack

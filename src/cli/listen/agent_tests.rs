@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::agent::{ANSWER_TIMEOUT, Agent, Identity, Input, Output};
 use super::inbox::Event;
 use crate::model::ids::ChannelId;
-use crate::protocol::encryption::{AuthSecret, PrivateKey, ReceiverKeys, encrypt};
+use crate::protocol::encryption::testing::receiver;
+use crate::protocol::encryption::{PrivateKey, encrypt};
 use crate::protocol::user_agent::Update;
 
 const CHANNEL: ChannelId = ChannelId::from_bytes([0xab; 16]);
@@ -28,7 +29,7 @@ impl Bench {
             uaid: uaid.map(str::to_owned),
             channel: CHANNEL,
             endpoint: endpoint.map(str::to_owned),
-            keys: Some(keys()),
+            keys: Some(receiver()),
             server_key: None,
         };
         Self {
@@ -75,16 +76,9 @@ impl Bench {
     }
 }
 
-fn keys() -> ReceiverKeys {
-    ReceiverKeys {
-        private: PrivateKey::new(&[7; 32]).unwrap(),
-        auth: AuthSecret([8; 16]),
-    }
-}
-
 fn notification(version: &str, text: &[u8]) -> Value {
     let ephemeral = PrivateKey::new(&[9; 32]).unwrap();
-    let body = encrypt(text, &keys().recipient(), &ephemeral, [5; 16]).unwrap();
+    let body = encrypt(text, &receiver().recipient(), &ephemeral, [5; 16]).unwrap();
     json!({
         "messageType": "notification", "channelID": DASHED, "version": version,
         "data": BASE64URL_NOPAD.encode(&body), "headers": {"encoding": "aes128gcm"},

@@ -25,14 +25,14 @@ use self::backoff::Backoff;
 use self::handler::Handler;
 use self::state::StateFile;
 use crate::cli::text::one_line;
-use crate::cli::{complain, refuse};
+use crate::cli::{complain, private_key, refuse};
 use crate::io::agent_socket::{AgentSocket, Received};
 use crate::io::connect::Connector;
 use crate::io::http_client::{ClientError, UpgradeError};
 use crate::io::signals::StopSignals;
 use crate::io::{clock, entropy};
 use crate::model::ids::ChannelId;
-use crate::protocol::encryption::{AuthSecret, PrivateKey, ReceiverKeys};
+use crate::protocol::encryption::{AuthSecret, ReceiverKeys};
 
 /// How long a running command is waited for when this is to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,9 +68,9 @@ pub(super) fn run(options: &Options) -> ExitCode {
     }
 }
 
+/// What stands there may come from the gateway.
 fn fail(why: &str) -> ExitCode {
-    tell(why);
-    ExitCode::FAILURE
+    super::fail(one_line(why))
 }
 
 /// To the person; what stands there may come from the gateway.
@@ -80,9 +80,7 @@ fn tell(what: &str) {
 
 fn new_identity(options: &Options) -> Identity {
     let keys = (!options.simplepush).then(|| ReceiverKeys {
-        private: std::iter::repeat_with(entropy::random)
-            .find_map(|bytes| PrivateKey::new(&bytes))
-            .expect("nearly all random bytes are a key"),
+        private: private_key(),
         auth: AuthSecret(entropy::random()),
     });
     Identity {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::agent::Identity;
 use super::inbox::Event;
 use crate::cli::text::{one_line, one_line_of_bytes};
-use crate::protocol::subscription::{KeysText, Subscription};
+use crate::protocol::subscription::Subscription;
 
 /// How lines look.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -28,20 +28,14 @@ pub(super) fn subscribed(identity: &Identity, form: Form) -> String {
             ..Line::of("endpoint")
         }),
     };
-    if let Some(keys) = keys {
+    if keys.is_some() {
+        let subscription = Subscription { endpoint, keys };
         lines.push_str(&match form {
+            Form::Plain => format!("subscription {}\n", subscription.to_json()),
             Form::Json => json_line(&Line {
-                subscription: Some(SubscriptionLine {
-                    endpoint: &endpoint,
-                    keys: KeysText::of(&keys),
-                }),
+                subscription: Some(subscription),
                 ..Line::of("subscription")
             }),
-            Form::Plain => {
-                let keys = Some(keys);
-                let json = Subscription { endpoint, keys }.to_json();
-                format!("subscription {json}\n")
-            }
         });
     }
     lines
@@ -82,7 +76,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    subscription: Option<SubscriptionLine<'a>>,
+    subscription: Option<Subscription>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,14 +88,8 @@ struct Line<'a> {
     base64: Option<String>,
 }
 
-#[derive(Serialize)]
-struct SubscriptionLine<'a> {
-    endpoint: &'a str,
-    keys: KeysText,
-}
-
 impl Line<'_> {
-    const fn of(kind: &'static str) -> Self {
+    fn of(kind: &'static str) -> Self {
         Self {
             kind,
             endpoint: None,

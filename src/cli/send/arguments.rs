@@ -8,6 +8,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use crate::model::message::Topic;
 use crate::protocol::encryption::RecipientKeys;
 use crate::protocol::peer_url::PeerUrl;
+use crate::protocol::push_request::urgency_of;
 use crate::protocol::subscription::KeysText;
 
 /// The answer to `--help`.
@@ -214,9 +215,9 @@ fn topic(text: String) -> Result<String, &'static str> {
 }
 
 fn urgency(text: String) -> Result<String, &'static str> {
-    match text.as_str() {
-        "very-low" | "low" | "normal" | "high" => Ok(text),
-        _ => Err("--urgency must be one of very-low, low, normal and high"),
+    match urgency_of(&text) {
+        Some(_) => Ok(text),
+        None => Err("--urgency must be one of very-low, low, normal and high"),
     }
 }
 

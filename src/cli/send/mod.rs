@@ -5,21 +5,19 @@ pub(super) mod arguments;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
-use std::iter;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use self::arguments::{MessageHeaders, Options, Push};
 use super::text::one_line;
-use super::{complain, print, refuse, vapid};
+use super::{fail, print, private_key, refuse, vapid};
 use crate::io::connect::Connector;
 use crate::io::http_client::{Question, ask};
 use crate::io::{clock, entropy};
 use crate::protocol::answer::Answer;
-use crate::protocol::encryption::{
-    PLAINTEXT_BYTES_MAX, PrivateKey, RecipientKeys, TooLong, encrypt,
-};
+use crate::protocol::encryption::{PLAINTEXT_BYTES_MAX, RecipientKeys, TooLong, encrypt};
+use crate::protocol::form;
 use crate::protocol::peer_url::PeerUrl;
 use crate::protocol::subscription::Subscription;
 
@@ -42,26 +40,21 @@ pub(super) fn run(options: &Options) -> ExitCode {
     let connector = Connector::new(options.ca.clone());
     match smol::block_on(ask(question, &connector)) {
         Ok(answer) if answer.is_success() => print(&accepted(&answer, request.ttl_secs)),
-        Ok(answer) => fail(&refused(&answer)),
-        Err(error) => fail(&one_line(&error.to_string())),
+        Ok(answer) => fail(refused(&answer)),
+        Err(error) => fail(one_line(&error.to_string())),
     }
-}
-
-fn fail(why: &str) -> ExitCode {
-    complain(format_args!("edgepush: {why}"));
-    ExitCode::FAILURE
 }
 
 /// Where to send, and what to encrypt with if it is known.
 fn target(options: &Options) -> Result<(PeerUrl, Option<RecipientKeys>), String> {
-    let subscription = options.to.as_deref().map(subscription).transpose()?;
-    let (endpoint, keys) = match (subscription, &options.to) {
-        (Some(subscription), Some(path)) => {
+    let (endpoint, keys) = match &options.to {
+        Some(path) => {
+            let subscription = subscription(path)?;
             let url = PeerUrl::endpoint(&subscription.endpoint)
                 .map_err(|error| format!("endpoint in {} {error}", path.display()))?;
             (Some(url), subscription.keys)
         }
-        _ => (None, None),
+        None => (None, None),
     };
     let url = options.endpoint.clone().or(endpoint);
     let url = url.ok_or("ENDPOINT or --to is missing")?;
@@ -117,18 +110,16 @@ fn request(
 
 /// A version update: a form.
 fn update(version: Option<u64>, data: Option<&str>) -> Request {
-    let mut fields = Vec::new();
-    if let Some(version) = version {
-        fields.push(format!("version={version}"));
-    }
-    if let Some(data) = data {
-        fields.push(format!("data={}", percent_encoded(data)));
-    }
-    let form = "application/x-www-form-urlencoded".to_owned();
+    let version = version.map(|version| version.to_string());
+    let fields = [("version", version.as_deref()), ("data", data)];
+    let given = fields
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value?)));
+    let fields: Vec<_> = given.collect();
     Request {
         method: "PUT",
-        headers: vec![("content-type", form)],
-        body: fields.join("&").into_bytes(),
+        headers: vec![("content-type", form::CONTENT_TYPE.to_owned())],
+        body: form::write(&fields).into_bytes(),
         ttl_secs: None,
     }
 }
@@ -165,23 +156,7 @@ fn text_of(argument: &OsStr) -> Result<Vec<u8>, String> {
 }
 
 fn encrypted(text: &[u8], keys: &RecipientKeys) -> Result<Vec<u8>, TooLong> {
-    let ephemeral = iter::repeat_with(entropy::random)
-        .find_map(|bytes| PrivateKey::new(&bytes))
-        .expect("nearly all random bytes are a key");
-    encrypt(text, keys, &ephemeral, entropy::random())
-}
-
-/// As in a form: everything but letters, digits and `-._~` as `%41`.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+    encrypt(text, keys, &private_key(), entropy::random())
 }
 
 /// What to say of a 2xx answer.

@@ -150,19 +150,8 @@ mod tests {
     use data_encoding::BASE64URL_NOPAD;
     use web_push_native::{Auth, p256};
 
+    use super::super::testing::{bytes, receiver};
     use super::*;
-
-    fn bytes<const N: usize>(text: &str) -> [u8; N] {
-        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
-        bytes.try_into().unwrap()
-    }
-
-    fn receiver() -> ReceiverKeys {
-        ReceiverKeys {
-            private: PrivateKey::new(&[7; 32]).unwrap(),
-            auth: AuthSecret([8; 16]),
-        }
-    }
 
     fn encrypted(plaintext: &[u8]) -> Vec<u8> {
         let ephemeral = PrivateKey::new(&[9; 32]).unwrap();

@@ -1,11 +1,11 @@
 //! `aesgcm`: draft-ietf-webpush-encryption-04, what application servers of 2016 send. Only
 //! decrypted here; one record, as its section 4 demands.
 
-use data_encoding::BASE64URL_NOPAD;
 use ring::aead;
 
-use super::keys::{AuthSecret, PublicKey};
+use super::keys::{AuthSecret, POINT_BYTES, PublicKey};
 use super::{DecryptError, KEY_BYTES, ReceiverKeys, TAG_BYTES, hkdf, open};
+use crate::protocol::keyring::decode_base64url;
 use crate::protocol::push_request::header_item;
 
 /// Bytes of the salt.
@@ -21,11 +21,11 @@ pub(super) fn decrypt(
     crypto_key: &str,
     keys: &ReceiverKeys,
 ) -> Result<Vec<u8>, DecryptError> {
-    let salt = parameter(encryption, "salt").ok_or(DecryptError::Parameters)?;
+    let salt = parameter(encryption, "salt", SALT_BYTES).ok_or(DecryptError::Parameters)?;
     if salt.len() != SALT_BYTES {
         return Err(DecryptError::Parameters);
     }
-    let sender = parameter(crypto_key, "dh")
+    let sender = parameter(crypto_key, "dh", POINT_BYTES)
         .and_then(|point| PublicKey::new(&point))
         .ok_or(DecryptError::Parameters)?;
     let record_bytes = match header_item(encryption, "rs") {
@@ -42,12 +42,9 @@ pub(super) fn decrypt(
     strip_padding(open(&key, nonce, body)?)
 }
 
-/// One base64url value of a header, padded or not.
-fn parameter(header: &str, name: &str) -> Option<Vec<u8>> {
-    let text = header_item(header, name).ok()??;
-    BASE64URL_NOPAD
-        .decode(text.trim_end_matches('=').as_bytes())
-        .ok()
+/// One base64url value of a header, of at most so many bytes.
+fn parameter(header: &str, name: &str, bytes_max: usize) -> Option<Vec<u8>> {
+    decode_base64url(header_item(header, name).ok()??, bytes_max)
 }
 
 /// Sections 3.3 and 4.2 of the draft.
@@ -94,20 +91,11 @@ fn strip_padding(mut padded: Vec<u8>) -> Result<Vec<u8>, DecryptError> {
 #[cfg(test)]
 mod tests {
     use super::super::cipher;
+    use data_encoding::BASE64URL_NOPAD;
+
     use super::super::keys::PrivateKey;
+    use super::super::testing::{bytes, receiver};
     use super::*;
-
-    fn bytes<const N: usize>(text: &str) -> [u8; N] {
-        let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).unwrap();
-        bytes.try_into().unwrap()
-    }
-
-    fn receiver() -> ReceiverKeys {
-        ReceiverKeys {
-            private: PrivateKey::new(&[7; 32]).unwrap(),
-            auth: AuthSecret([8; 16]),
-        }
-    }
 
     /// The other half, which nothing but these tests needs: both headers and the body.
     fn encrypt(padded: &[u8]) -> (String, String, Vec<u8>) {

@@ -6,6 +6,8 @@
 mod aes128gcm;
 mod aesgcm;
 mod keys;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::fmt;
 
