@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use log::{error, info, warn};
 use simple_logger::SimpleLogger;
 use smol::channel::Receiver;
-use smol::net::TcpListener;
 use smol::{LocalExecutor, Timer};
 
 use crate::config::Config;
@@ -27,7 +26,7 @@ use crate::io::key_file::{self, KeyFileError};
 use crate::io::signals::{ReloadSignals, StopSignals};
 use crate::io::storage_thread::StorageThread;
 use crate::io::tls::{Files, Tls, TlsError};
-use crate::io::{descriptors, entropy, listener};
+use crate::io::{descriptors, entropy, listener, turns};
 use crate::model::durability::Durability;
 use crate::model::ids::DatabaseId;
 use crate::model::store::Opened;
@@ -106,9 +105,8 @@ fn serve_once(
 
     let executor = Rc::new(LocalExecutor::new());
     let running = Rc::clone(&executor);
-    smol::block_on(running.run(async {
-        let push = TcpListener::bind(config.listen)
-            .await
+    smol::block_on(turns::run(&running, async {
+        let push = listener::bind(config.listen)
             .map_err(|error| ServeError::Listen(config.listen, error))?;
         let address = push.local_addr().map_err(ServeError::System)?;
         let storage = StorageThread::start(store).map_err(ServeError::System)?;
