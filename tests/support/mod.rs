@@ -260,7 +260,8 @@ fn spawn(
             "--console",
             "127.0.0.1:0",
         ])
-        .args(["--log", "debug", "--data"])
+        // The same limits wherever the tests run.
+        .args(["--board", "generic-x86-64", "--log", "debug", "--data"])
         .arg(data)
         .arg("--config")
         .arg(&file)
