@@ -304,9 +304,14 @@ impl UserAgent {
 
     /// The same, where the gateway may be down.
     pub fn try_connect(gateway: &Gateway) -> Option<Self> {
-        let stream = TcpStream::connect(gateway.push).ok()?;
+        Self::try_connect_to(gateway.push)
+    }
+
+    /// The same with any push service.
+    pub fn try_connect_to(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let url = format!("ws://{}/", gateway.push);
+        let url = format!("ws://{address}/");
         let (socket, _) = tungstenite::client(url, stream).ok()?;
         Some(Self::on(socket))
     }
@@ -338,17 +343,21 @@ impl UserAgent {
 
     /// Connects and says hello, under a name if it has one.
     pub fn hello(gateway: &Gateway, uaid: Option<&str>) -> Self {
-        let mut agent = Self::connect(gateway);
+        Self::connect(gateway).greet(uaid)
+    }
+
+    /// Says hello, under a name if it has one.
+    pub fn greet(mut self, uaid: Option<&str>) -> Self {
         let mut hello = json!({"messageType": "hello", "use_webpush": true, "broadcasts": {}});
         if let Some(uaid) = uaid {
             hello["uaid"] = uaid.into();
         }
-        agent.send(&hello);
-        let answer = agent.receive();
+        self.send(&hello);
+        let answer = self.receive();
         assert_eq!(answer["messageType"], "hello");
         assert_eq!(answer["status"], 200);
-        agent.uaid = answer["uaid"].as_str().unwrap().to_owned();
-        agent
+        self.uaid = answer["uaid"].as_str().unwrap().to_owned();
+        self
     }
 
     pub fn send(&mut self, message: &Value) {
@@ -399,6 +408,11 @@ impl UserAgent {
             Ok(other) => panic!("not a message: {other:?}"),
             Err(_) => None,
         }
+    }
+
+    /// The connection must end, in whatever way.
+    pub fn expect_end(&mut self) {
+        while self.socket.read().is_ok() {}
     }
 
     /// The close frame that must come next, as code and reason.
