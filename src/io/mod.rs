@@ -4,6 +4,7 @@
 
 pub mod agent_socket;
 mod aside;
+pub mod board;
 pub mod broadcast_source;
 pub mod clock;
 pub mod connect;

@@ -31,7 +31,7 @@ fn is_closed(stream: &TcpStream) -> bool {
 #[test]
 fn ten_thousand_connections_of_one_address_get_their_share_and_no_more() {
     let test = "floods::ten_thousand_connections_of_one_address_get_their_share_and_no_more";
-    let config = "[limits]\nrequest_timeout_secs = 600\n";
+    let config = "[limits]\nrequest_timeout_secs = 600\nconnections_max = 4096\nconnections_per_address_max = 2048\n";
     attacked(test, config, |gateway, neighbour, network| {
         let own = raise_own_limit();
         let connections = 10_000.min(own.saturating_sub(500));
@@ -104,8 +104,8 @@ fn gateway_without_a_descriptor_left_serves_those_who_are_there_and_all_others_l
     let test =
         "floods::gateway_without_a_descriptor_left_serves_those_who_are_there_and_all_others_later";
     attacked(test, "", |gateway, _, network| {
-        let mut agent = UserAgent::over(connection(network.neighbour, gateway.push)).unwrap();
-        agent.say_hello(None);
+        let agent = UserAgent::over(connection(network.neighbour, gateway.push)).unwrap();
+        let mut agent = agent.greet(None);
         let endpoint = agent.register(&channel(1));
         let mut sender = Http::over(connection(network.neighbour, gateway.push));
         assert_eq!(sender.send("GET", "/health", &[], b"").status, 200);

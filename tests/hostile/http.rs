@@ -395,8 +395,8 @@ fn posts_to_one_offline_user_agent_are_429_and_its_neighbours_are_served() {
     let test = "http::posts_to_one_offline_user_agent_are_429_and_its_neighbours_are_served";
     let config = "[limits]\nmessages_per_subscription_max = 50\nmessages_per_user_agent_max = 60\n";
     attacked(test, config, |gateway, neighbour, network| {
-        let mut agent = UserAgent::over(connection(network.attacker, gateway.push)).unwrap();
-        agent.say_hello(None);
+        let agent = UserAgent::over(connection(network.attacker, gateway.push)).unwrap();
+        let mut agent = agent.greet(None);
         let endpoints = [agent.register(&channel(1)), agent.register(&channel(2))];
         drop(agent);
         gateway.wait_for_metric("edgepush_websockets_open", 1);

@@ -19,8 +19,8 @@ impl Neighbour {
     /// The user agent is connected.
     pub fn new(gateway: &Gateway, network: Network) -> Self {
         let connection = patiently(network.neighbour, gateway.push);
-        let mut agent = UserAgent::over(connection).expect("a websocket");
-        agent.say_hello(None);
+        let agent = UserAgent::over(connection).expect("a websocket");
+        let mut agent = agent.greet(None);
         let endpoint = agent.register(&channel(1));
         let post =
             format!("POST {endpoint} HTTP/1.1\r\nHost: h\r\nTTL: 60\r\nContent-Length: 0\r\n\r\n");

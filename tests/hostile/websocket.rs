@@ -249,8 +249,8 @@ fn json_as_deep_as_a_message_goes_is_refused() {
             agent.send_text(&text);
             let (code, reason) = agent.closed();
             assert_eq!(code, 1011, "{reason}");
-            let mut agent = UserAgent::over(connection(network.attacker, gateway.push)).unwrap();
-            agent.say_hello(None);
+            let agent = UserAgent::over(connection(network.attacker, gateway.push)).unwrap();
+            let mut agent = agent.greet(None);
             agent.send_text(&text);
             assert_eq!(agent.closed().0, 1011);
         }
@@ -312,8 +312,8 @@ fn user_agent_that_never_reads_is_let_go_of_and_loses_nothing() {
     let test = "websocket::user_agent_that_never_reads_is_let_go_of_and_loses_nothing";
     let config = "[limits]\nwrite_timeout_secs = 1\nsubscription_burst_max = 10000\n";
     attacked(test, config, |gateway, neighbour, network| {
-        let mut agent = UserAgent::over(connection(network.attacker, gateway.push)).unwrap();
-        agent.say_hello(None);
+        let agent = UserAgent::over(connection(network.attacker, gateway.push)).unwrap();
+        let mut agent = agent.greet(None);
         let endpoint = agent.register(&channel(1));
         let uaid = agent.uaid.clone();
         let mut accepted = 0;
@@ -326,8 +326,8 @@ fn user_agent_that_never_reads_is_let_go_of_and_loses_nothing() {
         gateway.wait_for_metric("edgepush_writes_timed_out_total", 1);
         drop(agent);
 
-        let mut again = UserAgent::over(connection(network.attacker, gateway.push)).unwrap();
-        again.say_hello(Some(&uaid));
+        let agent = UserAgent::over(connection(network.attacker, gateway.push)).unwrap();
+        let mut again = agent.greet(Some(&uaid));
         for _ in 0..accepted {
             let notification = again.receive();
             again.ack(&notification);
@@ -373,8 +373,8 @@ fn registers_without_end_are_429_and_the_others_are_served() {
         if !network.has_others {
             return;
         }
-        let mut agent = UserAgent::over(connection(network.attacker, gateway.push)).unwrap();
-        agent.say_hello(None);
+        let agent = UserAgent::over(connection(network.attacker, gateway.push)).unwrap();
+        let mut agent = agent.greet(None);
         // All at once; answers keep the order of their questions.
         for number in 0..500 {
             agent.send(&json!({"messageType": "register", "channelID": channel(number)}));

@@ -265,7 +265,8 @@ fn spawn(
             "--console",
             "127.0.0.1:0",
         ])
-        .args(["--log", "debug", "--data"])
+        // The same limits wherever the tests run.
+        .args(["--board", "generic-x86-64", "--log", "debug", "--data"])
         .arg(data)
         .arg("--config")
         .arg(&file)
@@ -308,7 +309,12 @@ impl UserAgent {
 
     /// The same, where the gateway may be down.
     pub fn try_connect(gateway: &Gateway) -> Option<Self> {
-        let stream = TcpStream::connect(gateway.push).ok()?;
+        Self::try_connect_to(gateway.push)
+    }
+
+    /// The same with any push service.
+    pub fn try_connect_to(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self::over(stream)
     }
@@ -347,13 +353,11 @@ impl UserAgent {
 
     /// Connects and says hello, under a name if it has one.
     pub fn hello(gateway: &Gateway, uaid: Option<&str>) -> Self {
-        let mut agent = Self::connect(gateway);
-        agent.say_hello(uaid);
-        agent
+        Self::connect(gateway).greet(uaid)
     }
 
     /// Says hello, under a name if it has one.
-    pub fn say_hello(&mut self, uaid: Option<&str>) {
+    pub fn greet(mut self, uaid: Option<&str>) -> Self {
         let mut hello = json!({"messageType": "hello", "use_webpush": true, "broadcasts": {}});
         if let Some(uaid) = uaid {
             hello["uaid"] = uaid.into();
@@ -363,6 +367,7 @@ impl UserAgent {
         assert_eq!(answer["messageType"], "hello");
         assert_eq!(answer["status"], 200);
         self.uaid = answer["uaid"].as_str().unwrap().to_owned();
+        self
     }
 
     pub fn send(&mut self, message: &Value) {
@@ -413,6 +418,11 @@ impl UserAgent {
             Ok(other) => panic!("not a message: {other:?}"),
             Err(_) => None,
         }
+    }
+
+    /// The connection must end, in whatever way.
+    pub fn expect_end(&mut self) {
+        while self.socket.read().is_ok() {}
     }
 
     /// The close frame that must come next, as code and reason.
