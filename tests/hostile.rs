@@ -19,6 +19,8 @@ mod http;
 mod neighbour;
 #[path = "hostile/network.rs"]
 mod network;
+#[path = "hostile/raw.rs"]
+mod raw;
 #[path = "hostile/websocket.rs"]
 mod websocket;
 

@@ -77,7 +77,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 65] = [
+pub(super) static KEYS: [Key; 67] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -192,6 +192,12 @@ pub(super) static KEYS: [Key; 65] = [
     }),
     number("connections_per_address_max", 1, 1_000_000, |l, n| {
         l.connections_per_address_max = size(n);
+    }),
+    number("connection_rate_per_sec_max", 1, 1_000_000, |l, n| {
+        l.connection_rate_per_sec_max = count(n);
+    }),
+    number("connection_burst_max", 1, 1_000_000, |l, n| {
+        l.connection_burst_max = count(n);
     }),
     number("websockets_per_address_max", 1, 1_000_000, |l, n| {
         l.websockets_per_address_max = size(n);
@@ -411,7 +417,7 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 38);
+        assert_eq!(compared, 40);
     }
 
     #[test]
@@ -440,7 +446,7 @@ mod tests {
                 past += 1;
             }
         }
-        assert_eq!(past, 76);
+        assert_eq!(past, 80);
         assert!(load(&lowest).is_ok());
         assert!(load(&highest).is_ok());
     }

@@ -30,6 +30,7 @@ pub(super) struct Admission {
     newcomers: Buckets,
     registrations: Buckets,
     openings: Buckets,
+    connections: Buckets,
     /// Open websockets of each address: no more entries than there are.
     websockets: HashMap<Source, usize>,
     websockets_max: usize,
@@ -71,6 +72,11 @@ impl Admission {
                 limits.websocket_rate_per_sec_max,
                 SECOND,
                 limits.websocket_burst_max,
+            ),
+            connections: buckets(
+                limits.connection_rate_per_sec_max,
+                SECOND,
+                limits.connection_burst_max,
             ),
             websockets: HashMap::new(),
             websockets_max: limits.websockets_per_address_max,
@@ -133,6 +139,14 @@ impl Admission {
         let at = self.since_start(now);
         free(self.openings.wait(&source, at))?;
         self.openings.take(&source, at);
+        Ok(())
+    }
+
+    /// A new connection. One that is turned away takes no token.
+    fn count_connection(&mut self, now: Now, source: Source) -> Result<(), Duration> {
+        let at = self.since_start(now);
+        free(self.connections.wait(&source, at))?;
+        self.connections.take(&source, at);
         Ok(())
     }
 
@@ -260,6 +274,17 @@ impl Engine {
         })
     }
 
+    /// Whether an address may open another connection now. Asked before anything is read of it, and
+    /// answered without an output: turning a flood away must cost next to nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`TurnedAway::TooFast`].
+    pub fn admit_connection(&mut self, now: Now, source: Source) -> Result<(), TurnedAway> {
+        let counted = self.admission.count_connection(now, source);
+        counted.map_err(|_| TurnedAway::TooFast)
+    }
+
     /// Whether an address may open another websocket now.
     pub(super) fn admit_websocket(
         &mut self,
@@ -295,6 +320,7 @@ impl Engine {
             TurnedAway::TooManyOfAddress => {
                 Counters::add(&mut counters.connections_over_address_max);
             }
+            TurnedAway::TooFast => Counters::add(&mut counters.connections_over_address_rate),
         }
     }
 }

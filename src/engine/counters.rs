@@ -91,6 +91,8 @@ pub struct Counters {
     pub connections_over_max: u64,
     /// Connections turned away because too many are open from one address.
     pub connections_over_address_max: u64,
+    /// Connections turned away because they came too fast from one address.
+    pub connections_over_address_rate: u64,
     /// Connections that the system could not give us.
     pub accepts_failed: u64,
     /// Connections that ended before the TLS handshake did.

@@ -87,6 +87,8 @@ pub enum TurnedAway {
     TooMany,
     /// Too many are open from its address.
     TooManyOfAddress,
+    /// Too many have come from its address lately.
+    TooFast,
 }
 
 /// What a connection has come to nothing by.

@@ -266,6 +266,8 @@ impl Gateway {
             if own >= self.limits.connections_of_one_address_max() {
                 return Err(TurnedAway::TooManyOfAddress);
             }
+            let mut engine = self.engine.borrow_mut();
+            engine.admit_connection(self.clock.read(), source)?;
             all.insert(source, own.saturating_add(1));
         }
         self.connections.set(open.saturating_add(1));

@@ -8,14 +8,13 @@ use std::time::Duration;
 use log::debug;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use smol::Timer;
-use smol::future::or;
+use smol::future::{or, yield_now};
 use smol::net::{TcpListener, TcpStream};
 
 use super::gateway::{Gateway, Place};
 use super::http::{self, Link};
 use super::stream::Stream;
 use super::tls::Tls;
-use super::turns::Turn;
 use super::warned::Warned;
 use crate::engine::{Failure, Input, TurnedAway};
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
@@ -55,13 +54,12 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts for ever; TLS as well if it is given.
 pub async fn run(gateway: Rc<Gateway>, listener: TcpListener, tls: Option<Rc<Tls>>) {
     let mut warned = Warned::default();
-    let turn = Turn::default();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 accept(&gateway, tls.as_ref(), stream, peer, &mut warned);
-                // A flood of connections must not keep those that are open waiting.
-                turn.spend().await;
+                // One a round: more come than are served otherwise, and all wait for each other.
+                yield_now().await;
             }
             Err(error) => {
                 gateway.turn(Input::Failed(Failure::Accept));
@@ -89,6 +87,10 @@ fn accept(
                 TurnedAway::TooManyOfAddress => (
                     "connections_per_address_max",
                     limits.connections_of_one_address_max(),
+                ),
+                TurnedAway::TooFast => (
+                    "connection_rate_per_sec_max",
+                    usize::try_from(limits.connection_rate_per_sec_max).unwrap_or(usize::MAX),
                 ),
             };
             return warned.say(format_args!("connection turned away {name}={limit}"));

@@ -1,39 +1,96 @@
-//! One thread serves every peer: no connection keeps it for longer than its turn, whatever it sends.
+//! One thread serves every peer: no connection keeps it for longer than its turn, whatever it sends, and
+//! those who always have more to say wait for each other and not others for them.
 //!
 //! Counts work; what the work is, and what comes of it, is its owner's.
 
-use std::cell::Cell;
-use std::task::{Context, Poll};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::task::{Context, Poll, Waker};
 
 use smol::LocalExecutor;
-use smol::future::{or, yield_now};
+use smol::future::{or, poll_fn, yield_now};
 
-/// Most work of one connection before others have theirs: as many small messages, requests or new
-/// connections as take well under a millisecond, of which a Pi Zero makes a few.
+/// Most work of one turn: as many small messages or requests as take well under a millisecond, of which
+/// a Pi Zero makes a few.
 const WORK_MAX: u32 = 8;
 /// A message is one piece of work for each so many bytes of it, begun ones included: about what an
 /// ack takes that names four push messages.
 const WORK_BYTES: usize = 512;
-/// Most reads that find something before the one who reads must wait. Below a message nobody counts:
-/// empty fragments without an end, bodies, what is read only to be thrown away.
+/// Most reads of one turn that find something. Below a message nobody counts: empty fragments without
+/// an end, bodies, what is read only to be thrown away.
 const READS_MAX: u32 = 4;
-/// Most tasks that run before the sockets are looked at again. smol's own is 200: as many connections
-/// that always have something to say would keep all others unheard for as many turns.
+/// Most tasks of one round. smol's own is 200: as many connections that have something to say would
+/// keep all others unheard for as many turns.
 const TASKS_MAX: u32 = 16;
 
 thread_local! {
-    /// Reads of the task that runs now which found something.
-    static READS: Cell<u32> = const { Cell::new(0) };
+    static TURNS: Turns = const { Turns::new() };
 }
 
-/// What one task has had done since it last let others go first.
+/// The turns of this thread.
+struct Turns {
+    /// Reads of the task that runs now which found something.
+    reads: Cell<u32>,
+    /// Whether [`run`] is at work. Without it nobody would end a wait.
+    running: Cell<bool>,
+    /// Rounds so far: looks at the sockets, and what could be done after each.
+    rounds: Cell<u64>,
+    /// Those who have had their turn, and have more: each round one of them goes on.
+    waiting: RefCell<VecDeque<Waker>>,
+    /// How many of them have gone on so far.
+    gone_on: Cell<u64>,
+}
+
+impl Turns {
+    const fn new() -> Self {
+        Self {
+            reads: Cell::new(0),
+            running: Cell::new(false),
+            rounds: Cell::new(0),
+            waiting: RefCell::new(VecDeque::new()),
+            gone_on: Cell::new(0),
+        }
+    }
+
+    fn wait(&self, waker: Waker) -> u64 {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push_back(waker);
+        let before = u64::try_from(waiting.len()).unwrap_or(u64::MAX);
+        self.gone_on.get().saturating_add(before)
+    }
+
+    fn wait_to_read(&self, waker: &Waker) {
+        self.reads.set(0);
+        if !self.running.get() {
+            return waker.wake_by_ref();
+        }
+        // Something else may have woken it meanwhile: it has one place all the same.
+        let is_waiting = |waiting: &Waker| waiting.will_wake(waker);
+        if !self.waiting.borrow().iter().any(is_waiting) {
+            self.wait(waker.clone());
+        }
+    }
+
+    fn next_goes_on(&self) {
+        // The queue is free before a waker runs: whoever it wakes may wait again.
+        let next = self.waiting.borrow_mut().pop_front();
+        if let Some(next) = next {
+            self.gone_on.set(self.gone_on.get().saturating_add(1));
+            next.wake();
+        }
+    }
+}
+
+/// What one connection has had done lately.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     work: Cell<u32>,
+    /// When that was, in rounds.
+    round: Cell<u64>,
 }
 
 impl Turn {
-    /// Counts one piece of work, and lets others go first when that was enough.
+    /// Counts one piece of work, and waits when that was a turn.
     pub(super) async fn spend(&self) {
         self.spend_on(0).await;
     }
@@ -41,31 +98,56 @@ impl Turn {
     /// The same for a message of so many bytes.
     pub(super) async fn spend_on(&self, bytes: usize) {
         let pieces = bytes.checked_div(WORK_BYTES).unwrap_or(0).saturating_add(1);
-        let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
-        let work = self.work.get().saturating_add(pieces);
-        if work < WORK_MAX {
-            self.work.set(work);
-        } else {
-            self.work.set(0);
-            yield_now().await;
+        if self.is_over_after(u32::try_from(pieces).unwrap_or(u32::MAX)) {
+            wait().await;
         }
+    }
+
+    /// A piece a round is what anybody may have: only what is above that adds up.
+    fn is_over_after(&self, pieces: u32) -> bool {
+        let round = TURNS.with(|turns| turns.rounds.get());
+        let since = round.saturating_sub(self.round.replace(round));
+        let forgotten = u32::try_from(since).unwrap_or(u32::MAX);
+        let work = self.work.get().saturating_sub(forgotten);
+        let work = work.saturating_add(pieces);
+        let is_over = work >= WORK_MAX;
+        self.work.set(if is_over { 0 } else { work });
+        is_over
     }
 }
 
-/// Reads, unless the task that runs now has read enough: then it is woken again, behind all others.
+/// Waits behind all who wait already.
+async fn wait() {
+    if !TURNS.with(|turns| turns.running.get()) {
+        return yield_now().await;
+    }
+    let mut place = None;
+    poll_fn(|cx| {
+        TURNS.with(|turns| {
+            let place = *place.get_or_insert_with(|| turns.wait(cx.waker().clone()));
+            if place <= turns.gone_on.get() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+    })
+    .await;
+}
+
+/// Reads, unless the task that runs now has read enough: then it waits behind all who wait already.
 pub(super) fn poll_read<T>(
     cx: &mut Context<'_>,
     read: impl FnOnce(&mut Context<'_>) -> Poll<T>,
 ) -> Poll<T> {
-    let reads = READS.get();
+    let reads = TURNS.with(|turns| turns.reads.get());
     if reads >= READS_MAX {
-        READS.set(0);
-        cx.waker().wake_by_ref();
+        TURNS.with(|turns| turns.wait_to_read(cx.waker()));
         return Poll::Pending;
     }
     let found = read(cx);
     if found.is_ready() {
-        READS.set(reads.saturating_add(1));
+        TURNS.with(|turns| turns.reads.set(reads.saturating_add(1)));
     }
     found
 }
@@ -73,24 +155,60 @@ pub(super) fn poll_read<T>(
 /// Runs the tasks of `executor` until `main` ends, and looks at the sockets and at `main` between a
 /// few of them.
 pub async fn run<T>(executor: &LocalExecutor<'_>, main: impl Future<Output = T>) -> T {
-    let tasks = async {
-        loop {
-            for _ in 0..TASKS_MAX {
-                READS.set(0);
-                executor.tick().await;
-            }
-            // Whoever polls this one looks at the sockets before the next poll.
+    let _running = Running::begin();
+    or(main, run_tasks(executor)).await
+}
+
+/// Never ends. Whoever polls it looks at the sockets before the next poll.
+async fn run_tasks<T>(executor: &LocalExecutor<'_>) -> T {
+    let reset = || TURNS.with(|turns| turns.reads.set(0));
+    loop {
+        let mut ran = 0;
+        reset();
+        while ran < TASKS_MAX && executor.try_tick() {
+            ran = ran.saturating_add(1);
+            reset();
+        }
+        let is_idle = TURNS.with(|turns| {
+            turns.rounds.set(turns.rounds.get().saturating_add(1));
+            // Fewer than may run: there were no more.
+            let is_idle = ran < TASKS_MAX && turns.waiting.borrow().is_empty();
+            turns.next_goes_on();
+            is_idle
+        });
+        if is_idle {
+            executor.tick().await;
+        } else {
             yield_now().await;
         }
-    };
-    or(main, tasks).await
+    }
+}
+
+/// Says that [`run`] is at work, for as long as this is there.
+struct Running;
+
+impl Running {
+    fn begin() -> Self {
+        TURNS.with(|turns| turns.running.set(true));
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        TURNS.with(|turns| {
+            turns.running.set(false);
+            // Tasks that are waiting end with their executor.
+            turns.waiting.take();
+        });
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
 
-    use smol::future::{FutureExt, block_on, poll_fn, poll_once};
+    use smol::future::{FutureExt, block_on, poll_once};
 
     use super::*;
 
@@ -122,9 +240,23 @@ mod tests {
     }
 
     #[test]
+    fn one_piece_a_round_never_adds_up_to_a_turn_and_two_do() {
+        let pieces_of_a_round = |pieces: u32| {
+            let turn = Turn::default();
+            let over = (0..100).filter(|_| {
+                TURNS.with(|turns| turns.rounds.set(turns.rounds.get() + 1));
+                turn.is_over_after(pieces)
+            });
+            over.count()
+        };
+        assert_eq!(pieces_of_a_round(1), 0);
+        assert!(pieces_of_a_round(2) > 10);
+    }
+
+    #[test]
     fn task_that_always_finds_something_to_read_waits_after_a_few_reads() {
         let reads = |times: usize| {
-            READS.set(0);
+            TURNS.with(|turns| turns.reads.set(0));
             waits(async move {
                 for _ in 0..times {
                     poll_fn(|cx| poll_read(cx, |_| Poll::Ready(()))).await;
@@ -137,29 +269,32 @@ mod tests {
     }
 
     #[test]
-    fn tasks_that_are_always_busy_keep_nobody_from_the_main_future() {
+    fn those_who_are_always_busy_keep_neither_main_nor_others_from_their_turn() {
         let executor = Rc::new(LocalExecutor::new());
-        let ran = Rc::new(Cell::new(0_u32));
+        let spent = Rc::new(Cell::new(0_u32));
         for _ in 0..100 {
-            let ran = Rc::clone(&ran);
+            let spent = Rc::clone(&spent);
             let busy = async move {
+                let turn = Turn::default();
                 loop {
-                    ran.set(ran.get() + 1);
-                    yield_now().await;
+                    spent.set(spent.get() + 1);
+                    turn.spend().await;
                 }
             };
             executor.spawn(busy.boxed_local()).detach();
         }
-        let mut polls = 0;
-        let main = poll_fn(|_| {
-            polls += 1;
-            if polls > 10 {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+        // One who has little to do, again and again, counts how much of the others' comes between.
+        let between = async {
+            let mut between = 0;
+            for _ in 0..200 {
+                let before = spent.get();
+                executor.spawn(async {}).await;
+                between = spent.get() - before;
             }
-        });
-        block_on(run(&executor, main));
-        assert_eq!(ran.get(), 10 * TASKS_MAX);
+            between
+        };
+        // At first all have their first turns; then one each round, of two rounds.
+        assert!(block_on(run(&executor, between)) <= 2 * WORK_MAX);
+        assert!(spent.get() > 100 * WORK_MAX);
     }
 }

@@ -107,6 +107,12 @@ pub struct Limits {
     /// Most open connections of one address; never more than half of `connections_max`, so that no one
     /// address can take them all.
     pub connections_per_address_max: usize,
+    /// New connections of one address, each second for long. Beyond it they are turned away.
+    ///
+    /// An application server that opens one for each message sends that many.
+    pub connection_rate_per_sec_max: u32,
+    /// The same at once, after a pause: all that may be open come again when the gateway was away.
+    pub connection_burst_max: u32,
     /// Most open websockets of one address. Beyond it: 429.
     ///
     /// Everybody in a house, an office or behind a mobile network may be one address.
@@ -204,6 +210,8 @@ impl Default for Limits {
             superseded_linger: Duration::from_secs(2),
             connections_max: 4096,
             connections_per_address_max: 2048,
+            connection_rate_per_sec_max: 200,
+            connection_burst_max: 4096,
             websockets_per_address_max: 1024,
             websocket_rate_per_sec_max: 20,
             websocket_burst_max: 1024,

@@ -69,7 +69,8 @@ fn ten_thousand_connections_of_one_address_get_their_share_and_no_more() {
 fn connections_that_come_and_go_as_fast_as_they_can_leave_the_others_their_turns() {
     let test =
         "floods::connections_that_come_and_go_as_fast_as_they_can_leave_the_others_their_turns";
-    attacked(test, "", |gateway, neighbour, network| {
+    let config = "[limits]\nconnection_rate_per_sec_max = 50\nconnection_burst_max = 60\n";
+    attacked(test, config, |gateway, neighbour, network| {
         let ended = Arc::new(AtomicBool::new(false));
         let floods: Vec<_> = (0..2)
             .map(|_| {
@@ -90,12 +91,17 @@ fn connections_that_come_and_go_as_fast_as_they_can_leave_the_others_their_turns
                 })
             })
             .collect();
-        for _ in 0..50 {
-            neighbour.is_served();
+        // Over the connection that it has: new ones of its own have a rate as well.
+        for _ in 0..200 {
+            neighbour.is_served_as_before();
         }
+        neighbour.is_served();
         ended.store(true, Ordering::Relaxed);
         let made: u32 = floods.into_iter().map(|flood| flood.join().unwrap()).sum();
         assert!(made > 100, "{made} connections are no flood");
+        if network.has_others {
+            assert!(gateway.metric("edgepush_connections_over_address_rate_total") > 0);
+        }
     });
 }
 

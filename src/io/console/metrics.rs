@@ -241,6 +241,7 @@ counters! {
     websockets_over_address_rate: "Websockets refused (429): too fast from one address.",
     connections_over_max: "Connections turned away: too many are open.",
     connections_over_address_max: "Connections turned away: too many are open from one address.",
+    connections_over_address_rate: "Connections turned away: too fast from one address.",
     accepts_failed: "Connections that the system could not give: no descriptor is left.",
     handshakes_failed: "Connections that ended before their TLS handshake did.",
     requests_malformed: "Requests that are no HTTP, or with too large a head (400, 414, 431).",
