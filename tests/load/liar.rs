@@ -114,10 +114,7 @@ fn post(service: &Mutex<Service>, lie: Lie, number: usize, head: &str, body: &[u
     } else {
         agent
     };
-    let others = service
-        .subscriptions
-        .iter()
-        .filter(|other| other.0 == agent);
+    let mut others = service.subscriptions.iter().rev();
     let (_, other_channel, _) = others.find(|other| other.0 == agent).unwrap();
     let channel = if lies && lie == Lie::Confuses {
         other_channel.clone()
