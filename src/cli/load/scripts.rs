@@ -175,7 +175,8 @@ async fn channels(world: &World, device: &mut Device) -> Result<(), Broken> {
     device.attend(used).await?;
     device.settle().await?;
     device.unsubscribe(target.channel).await?;
-    let refused = world.post(&target, Bodies::AsAsked, Expected::Gone);
+    // Belongs to the round, whatever the time is.
+    let refused = world.post_now(&target, Bodies::AsAsked, Expected::Gone);
     device.attend(refused).await
 }
 
