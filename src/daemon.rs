@@ -1,9 +1,11 @@
 //! Wires the layers: opens what is kept, starts the threads, runs the event loop, and ends in
 //! order.
 
+mod addresses;
+
 use std::fmt;
-use std::io::{self, Write};
-use std::net::{self, IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::io;
+use std::net::{self, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -134,19 +136,10 @@ fn serve_once(
         let push = push_listener(config, passed.as_ref()).await?;
         let address = push.local_addr().map_err(ServeError::System)?;
         let storage = StorageThread::start(store).map_err(ServeError::System)?;
-        let (asking, asked) = smol::channel::bounded(1);
-        let facts = Facts {
-            data_directory: directory.path().to_owned(),
-            version: env!("CARGO_PKG_VERSION"),
-            io_account: storage.io_account.clone(),
-            health: Arc::clone(&storage.health),
-            push_address: push_address(config, address),
-        };
-        let console = config
-            .console
-            .map(|console| Console::bind(console, asking, facts))
-            .transpose()
-            .map_err(ServeError::Console)?;
+        // The next round, if there is one, must be found where this one was.
+        config.listen = address;
+        let (console, asked) = console(config, directory, &storage)?;
+        config.console = console.as_ref().map(Console::address);
         let gateway = Gateway::new(
             engine,
             clock,
@@ -162,22 +155,15 @@ fn serve_once(
 
         begin(&gateway, config, asked)?;
         gateway.spawn(database_check(config, directory, &storage).run());
-        // The next round, if there is one, must be found where this one was.
-        config.listen = address;
-        config.console = console.as_ref().map(Console::address);
-        let addresses = addresses(config);
+        gateway.spawn(Rc::clone(manager).run_watchdog());
+        let addresses = addresses::text(config);
         if round.is_first() {
-            announce(&addresses);
+            addresses::announce(&addresses);
         }
         manager.ready(&addresses);
-        gateway.spawn(Rc::clone(manager).run_watchdog());
         if let Some(signals) = reloads {
-            gateway.spawn(run_reloads(
-                signals,
-                tls.clone(),
-                Rc::clone(manager),
-                addresses,
-            ));
+            let reloading = run_reloads(signals, tls.clone(), Rc::clone(manager), addresses);
+            gateway.spawn(reloading);
         }
         let accepting = listener::run(Rc::clone(&gateway), push, tls);
         let stopping = async {
@@ -195,6 +181,28 @@ fn serve_once(
         storage.stop();
         ended
     }))
+}
+
+/// The console, if there is to be one, and what it asks for.
+fn console(
+    config: &Config,
+    directory: &DataDirectory,
+    storage: &StorageThread,
+) -> Result<(Option<Console>, Receiver<SnapshotRequest>), ServeError> {
+    let (asking, asked) = smol::channel::bounded(1);
+    let facts = Facts {
+        data_directory: directory.path().to_owned(),
+        version: env!("CARGO_PKG_VERSION"),
+        io_account: storage.io_account.clone(),
+        health: Arc::clone(&storage.health),
+        push_address: addresses::of_push(config),
+    };
+    let console = config
+        .console
+        .map(|console| Console::bind(console, asking, facts))
+        .transpose()
+        .map_err(ServeError::Console)?;
+    Ok((console, asked))
 }
 
 fn open_store(
@@ -423,64 +431,6 @@ fn log_board(config: &Config) {
         ChosenBy::Target => "target, the machine is none that is known",
     };
     info!("board name={} chosen_by=\"{by}\"", config.board.board.name);
-}
-
-/// Where everything is, with the real ports: `push=http://127.0.0.1:8090 console=off`.
-fn addresses(config: &Config) -> String {
-    let console = config.console.map_or_else(
-        || "off".to_owned(),
-        |console| format!("http://{}", reachable(console)),
-    );
-    let scheme = match config.tls.certificate {
-        Some(_) => "https",
-        None => "http",
-    };
-    let push = reachable(config.listen);
-    format!("push={scheme}://{push} console={console}")
-}
-
-/// The one line on standard output: whoever started the program waits for it.
-fn announce(addresses: &str) {
-    let line = format!("edgepush ready {addresses}\n");
-    // Nobody has to read it.
-    let mut output = io::stdout().lock();
-    let _ = output.write_all(line.as_bytes());
-    let _ = output.flush();
-}
-
-/// An address that this machine reaches itself by, for one that means all of its addresses.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
-    } else {
-        address
-    }
-}
-
-/// What to set user agents to: the public URL, or an address of this machine that others reach.
-fn push_address(config: &Config, push: SocketAddr) -> String {
-    if let Some(url) = &config.public_url {
-        // http becomes ws, https becomes wss.
-        return format!("{}/", url.as_str().replacen("http", "ws", 1));
-    }
-    let address = if push.ip().is_unspecified() {
-        SocketAddr::new(network_address().unwrap_or_else(|| push.ip()), push.port())
-    } else {
-        push
-    };
-    let scheme = match &config.tls.certificate {
-        Some(_) => "wss",
-        None => "ws",
-    };
-    format!("{scheme}://{}/", reachable(address))
-}
-
-/// The address that this machine has towards other networks. Nothing is sent: connecting a datagram
-/// socket only looks up the route (192.0.2.1 is for documentation, RFC 5737).
-fn network_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    socket.local_addr().ok().map(|address| address.ip())
 }
 
 /// Why serving did not start, or ended.
