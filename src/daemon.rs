@@ -30,7 +30,7 @@ use crate::io::service_manager::{self, ServiceManager};
 use crate::io::signals::{ReloadSignals, StopSignals};
 use crate::io::storage_thread::StorageThread;
 use crate::io::tls::{Files, Tls, TlsError};
-use crate::io::{descriptors, entropy, listener, logger};
+use crate::io::{descriptors, entropy, listener, logger, turns};
 use crate::model::durability::Durability;
 use crate::model::ids::DatabaseId;
 use crate::model::store::Opened;
@@ -132,8 +132,8 @@ fn serve_once(
 
     let executor = Rc::new(LocalExecutor::new());
     let running = Rc::clone(&executor);
-    smol::block_on(running.run(async {
-        let push = push_listener(config, passed.as_ref()).await?;
+    smol::block_on(turns::run(&running, async {
+        let push = push_listener(config, passed.as_ref())?;
         let address = push.local_addr().map_err(ServeError::System)?;
         let storage = StorageThread::start(store).map_err(ServeError::System)?;
         // The next round, if there is one, must be found where this one was.
@@ -325,15 +325,15 @@ fn broadcast_source(config: &Config) -> Result<Option<BroadcastSource>, ServeErr
 }
 
 /// The push port: as it was passed, or else as configured.
-async fn push_listener(
+fn push_listener(
     config: &Config,
     passed: Option<&net::TcpListener>,
 ) -> Result<TcpListener, ServeError> {
     let Some(passed) = passed else {
-        let listener = TcpListener::bind(config.listen).await;
-        return listener.map_err(|error| ServeError::Listen(config.listen, error));
+        return listener::bind(config.listen)
+            .map_err(|error| ServeError::Listen(config.listen, error));
     };
-    let listener = passed.try_clone().and_then(TcpListener::try_from);
+    let listener = passed.try_clone().and_then(listener::take);
     let listener = listener.map_err(ServeError::Passed)?;
     info!("push port passed by the service manager, listen has no effect");
     Ok(listener)

@@ -77,7 +77,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 63] = [
+pub(super) static KEYS: [Key; 65] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -195,6 +195,12 @@ pub(super) static KEYS: [Key; 63] = [
     }),
     number("websockets_per_address_max", 1, 1_000_000, |l, n| {
         l.websockets_per_address_max = size(n);
+    }),
+    number("websocket_rate_per_sec_max", 1, 1_000_000, |l, n| {
+        l.websocket_rate_per_sec_max = count(n);
+    }),
+    number("websocket_burst_max", 1, 1_000_000, |l, n| {
+        l.websocket_burst_max = count(n);
     }),
     number("newcomer_rate_per_min_max", 1, 1_000_000, |l, n| {
         l.newcomer_rate_per_min_max = count(n);
@@ -405,7 +411,7 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 36);
+        assert_eq!(compared, 38);
     }
 
     #[test]
@@ -434,7 +440,7 @@ mod tests {
                 past += 1;
             }
         }
-        assert_eq!(past, 72);
+        assert_eq!(past, 76);
         assert!(load(&lowest).is_ok());
         assert!(load(&highest).is_ok());
     }
