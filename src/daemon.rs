@@ -166,13 +166,7 @@ fn serve_once(
             gateway.spawn(reloading);
         }
         let accepting = listener::run(Rc::clone(&gateway), push, tls);
-        let stopping = async {
-            let ended = stopping(signals, accepting, &storage, round).await;
-            if ended == Ended::Asked {
-                manager.stopping();
-            }
-            ended
-        };
+        let stopping = stopping((signals, manager), accepting, &storage, round);
         let ended = run(&gateway, &storage, stopping).await;
         // The console first: it reads the database, which would keep its log from being emptied.
         if let Some(console) = console {
@@ -250,7 +244,7 @@ fn begin(
 
 /// Accepts connections until there is a reason to end.
 async fn stopping(
-    signals: &mut StopSignals,
+    (signals, manager): (&mut StopSignals, &ServiceManager),
     accepting: impl Future<Output = ()>,
     storage: &StorageThread,
     round: Round,
@@ -258,6 +252,7 @@ async fn stopping(
     let asked = async {
         let signal = signals.next().await;
         info!("stopping on {signal}");
+        manager.stopping();
         Ended::Asked
     };
     let closed = async {
