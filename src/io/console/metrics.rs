@@ -244,8 +244,14 @@ counters! {
     unregistrations: "Subscriptions ended.",
     websockets_forbidden: "Websockets refused (403) for where the user agent is.",
     websockets_over_address_max: "Websockets refused (429): too many from one address.",
+    websockets_over_address_rate: "Websockets refused (429): too fast from one address.",
     connections_over_max: "Connections turned away: too many are open.",
     connections_over_address_max: "Connections turned away: too many are open from one address.",
+    accepts_failed: "Connections that the system could not give: no descriptor is left.",
+    handshakes_failed: "Connections that ended before their TLS handshake did.",
+    requests_malformed: "Requests that are no HTTP, or with too large a head (400, 414, 431).",
+    requests_timed_out: "Requests that did not arrive in time.",
+    writes_timed_out: "Connections ended: the peer did not read in time what it was sent.",
     websockets_faulted: "Websockets closed for a fault of the user agent.",
     websockets_timed_out: "Websockets closed because they fell silent.",
     wakeups_sent: "Wake-up datagrams sent to SimplePush user agents that sleep.",
@@ -320,7 +326,7 @@ mod tests {
             "memory",
         ]
         .len()
-            + 9
+            + 10
             + 4;
         assert_eq!(metrics.len(), counters + rest);
         assert_eq!(
