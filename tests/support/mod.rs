@@ -303,10 +303,14 @@ impl UserAgent {
 
     /// The same, where the gateway may be down.
     pub fn try_connect(gateway: &Gateway) -> Option<Self> {
-        let stream = TcpStream::connect(gateway.push).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let url = format!("ws://{}/", gateway.push);
-        let (socket, _) = tungstenite::client(url, stream).ok()?;
+        Self::at(gateway.push, PATIENCE)
+    }
+
+    /// On a push port somewhere, where nothing may take longer than this.
+    pub fn at(push: SocketAddr, patience: Duration) -> Option<Self> {
+        let stream = TcpStream::connect(push).ok()?;
+        stream.set_read_timeout(Some(patience)).unwrap();
+        let (socket, _) = tungstenite::client(format!("ws://{push}/"), stream).ok()?;
         Some(Self::on(socket))
     }
 
@@ -338,16 +342,27 @@ impl UserAgent {
     /// Connects and says hello, under a name if it has one.
     pub fn hello(gateway: &Gateway, uaid: Option<&str>) -> Self {
         let mut agent = Self::connect(gateway);
+        assert!(agent.try_hello(uaid), "no answer to a hello");
+        agent
+    }
+
+    /// Says hello on a websocket that may end, and whether that was answered.
+    pub fn try_hello(&mut self, uaid: Option<&str>) -> bool {
         let mut hello = json!({"messageType": "hello", "use_webpush": true, "broadcasts": {}});
         if let Some(uaid) = uaid {
             hello["uaid"] = uaid.into();
         }
-        agent.send(&hello);
-        let answer = agent.receive();
+        if self.socket.send(Message::text(hello.to_string())).is_err() {
+            return false;
+        }
+        let Ok(Message::Text(answer)) = self.socket.read() else {
+            return false;
+        };
+        let answer: Value = serde_json::from_str(&answer).unwrap();
         assert_eq!(answer["messageType"], "hello");
         assert_eq!(answer["status"], 200);
-        agent.uaid = answer["uaid"].as_str().unwrap().to_owned();
-        agent
+        self.uaid = answer["uaid"].as_str().unwrap().to_owned();
+        true
     }
 
     pub fn send(&mut self, message: &Value) {
