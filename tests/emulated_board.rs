@@ -16,9 +16,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use board::Board;
+use board::{Board, say_hello};
 use storm::{Account, Rng, Storm, number};
-use support::{Http, PATIENCE, UserAgent, channel};
+use support::{Http, PATIENCE, channel};
 
 /// Power cuts, unless `EDGEPUSH_CUTS` says otherwise.
 const CUTS: u64 = 3;
@@ -86,8 +86,7 @@ fn board_boots_and_serves_within_its_memory() {
 
 /// A message for somebody who is there, and one for somebody who is away.
 fn exchange(board: &Board) {
-    let mut agent = UserAgent::at(board.push, PATIENCE).expect("a websocket");
-    assert!(agent.try_hello(None));
+    let mut agent = say_hello(board.push, None, PATIENCE).expect("an answer");
     let endpoint = agent.register(&channel(1));
     assert_eq!(post(board, &endpoint, b"here"), 201);
     let message = agent.receive();
@@ -97,8 +96,7 @@ fn exchange(board: &Board) {
     let uaid = agent.uaid.clone();
     drop(agent);
     assert_eq!(post(board, &endpoint, b"away"), 201);
-    let mut agent = UserAgent::at(board.push, PATIENCE).expect("a websocket");
-    assert!(agent.try_hello(Some(&uaid)));
+    let mut agent = say_hello(board.push, Some(&uaid), PATIENCE).expect("an answer");
     assert_eq!(agent.uaid, uaid, "it has kept its name");
     assert_eq!(agent.receive()["data"], "YXdheQ");
 }
@@ -152,9 +150,8 @@ fn connect_over_a_restart(board: &mut Board) -> (Waits, std::ops::Range<Instant>
         std::thread::spawn(move || {
             std::thread::sleep(CONNECTIONS_TAKE * number / CONNECTIONS);
             let at = Instant::now();
-            let mut agent = UserAgent::at(push, ANSWER_MAX);
-            let answered = agent.as_mut().is_some_and(|agent| agent.try_hello(None));
-            (at, answered.then(|| at.elapsed()))
+            let agent = say_hello(push, None, ANSWER_MAX);
+            (at, agent.map(|_| at.elapsed()))
         })
     });
     let agents: Vec<_> = agents.collect();
@@ -180,8 +177,7 @@ fn nothing_is_written_while_nothing_happens() {
     board.wait_for_shell();
     let agents: Vec<_> = (0..QUIET_AGENTS)
         .map(|number| {
-            let mut agent = UserAgent::at(board.push, PATIENCE).expect("a websocket");
-            assert!(agent.try_hello(None));
+            let mut agent = say_hello(board.push, None, PATIENCE).expect("an answer");
             agent.register(&channel(number));
             agent
         })
@@ -192,7 +188,7 @@ fn nothing_is_written_while_nothing_happens() {
     let time = Duration::from_secs(number("EDGEPUSH_IDLE_SECS", 300));
     let process = board.unit_number("MainPID");
     let written = format!("grep ^write_bytes: /proc/{process}/io");
-    let sectors = "awk '{print $7}' /sys/block/vda/stat /sys/block/mmcblk0/stat 2> /dev/null; true";
+    let sectors = r#"awk '$3 == "vda" || $3 == "mmcblk0" {print $10}' /proc/diskstats"#;
     let before = (board.number(&written), board.number(sectors));
     std::thread::sleep(time);
     board.does("sync");

@@ -11,6 +11,7 @@ use crate::model::join_token::{JOIN_TOKEN_CHARS_MAX, JOIN_TOKEN_CHARS_MIN, JoinT
 use crate::model::public_url::PublicUrl;
 use crate::model::time::ClockTrust;
 
+use super::boards::{self, Chosen, ChosenBy};
 use super::{CONSOLE_DEFAULT, Config, LISTEN_DEFAULT};
 
 /// Takes the text of a key into the configuration.
@@ -47,6 +48,17 @@ pub(super) fn set_certificate(config: &mut Config, text: &str) -> Result<(), Str
 pub(super) fn set_key(config: &mut Config, text: &str) -> Result<(), String> {
     const SHAPE: &str = "must name a PEM file, such as \"/etc/edgepush/privkey.pem\"";
     config.tls.key = Some(path(text).ok_or(SHAPE)?);
+    Ok(())
+}
+
+pub(super) fn set_board(config: &mut Config, text: &str) -> Result<(), String> {
+    let board = boards::find(text).ok_or(
+        "must be one of those that `edgepush boards` lists, such as \"raspberry-pi-zero\"",
+    )?;
+    config.board = Chosen {
+        board,
+        by: ChosenBy::Configuration,
+    };
     Ok(())
 }
 

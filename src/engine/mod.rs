@@ -55,7 +55,9 @@ use crate::model::version::Version;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 
-pub use event::{CloseReason, Input, Opening, Output, RequestId, SessionId, TurnedAway, Violation};
+pub use event::{
+    CloseReason, Failure, Input, Opening, Output, RequestId, SessionId, TurnedAway, Violation,
+};
 
 /// How often expired messages are swept from flash. A message is never *delivered* after its TTL;
 /// this only makes room.
@@ -154,6 +156,7 @@ impl Engine {
             Input::Gone { session } => self.session_gone(session),
             Input::Request { request, head } => self.request(now, request, *head),
             Input::TurnedAway(why) => self.turned_away(why),
+            Input::Failed(failure) => self.failed(failure),
             Input::Broadcasts(versions) => self.broadcasts_read(versions),
             Input::Stored(replies) => self.stored(now, replies),
             Input::Timeout => self.timeout(now),

@@ -4,7 +4,7 @@
 mod console;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -261,9 +261,7 @@ impl Board {
     /// Waits until the gateway answers a hello; the time since the board was turned on.
     pub(super) fn wait_for_hello(&mut self) -> Duration {
         loop {
-            if let Some(mut agent) = UserAgent::at(self.push, HELLO_MAX)
-                && agent.try_hello(None)
-            {
+            if say_hello(self.push, None, HELLO_MAX).is_some() {
                 return self.on_for();
             }
             if self.on_for() > BOOT_MAX {
@@ -322,6 +320,18 @@ impl Drop for Board {
             let _ = on.qemu.wait();
         }
     }
+}
+
+/// A user agent that has been answered, if none of that took longer than this.
+pub(super) fn say_hello(
+    push: SocketAddr,
+    uaid: Option<&str>,
+    patience: Duration,
+) -> Option<UserAgent> {
+    let stream = TcpStream::connect(push).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    let mut agent = UserAgent::over(stream)?;
+    agent.try_greet(uaid).then_some(agent)
 }
 
 /// A port of this machine that nobody listens on now.

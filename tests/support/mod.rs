@@ -120,6 +120,11 @@ impl Gateway {
         }
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the process is still there.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -260,7 +265,8 @@ fn spawn(
             "--console",
             "127.0.0.1:0",
         ])
-        .args(["--log", "debug", "--data"])
+        // The same limits wherever the tests run.
+        .args(["--board", "generic-x86-64", "--log", "debug", "--data"])
         .arg(data)
         .arg("--config")
         .arg(&file)
@@ -303,14 +309,20 @@ impl UserAgent {
 
     /// The same, where the gateway may be down.
     pub fn try_connect(gateway: &Gateway) -> Option<Self> {
-        Self::at(gateway.push, PATIENCE)
+        Self::try_connect_to(gateway.push)
     }
 
-    /// On a push port somewhere, where nothing may take longer than this.
-    pub fn at(push: SocketAddr, patience: Duration) -> Option<Self> {
-        let stream = TcpStream::connect(push).ok()?;
-        stream.set_read_timeout(Some(patience)).unwrap();
-        let (socket, _) = tungstenite::client(format!("ws://{push}/"), stream).ok()?;
+    /// The same with any push service.
+    pub fn try_connect_to(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::over(stream)
+    }
+
+    /// The same over a connection that is there; `None` where no websocket is to be had.
+    pub fn over(stream: TcpStream) -> Option<Self> {
+        let url = format!("ws://{}/", stream.peer_addr().ok()?);
+        let (socket, _) = tungstenite::client(url, stream).ok()?;
         Some(Self::on(socket))
     }
 
@@ -341,13 +353,17 @@ impl UserAgent {
 
     /// Connects and says hello, under a name if it has one.
     pub fn hello(gateway: &Gateway, uaid: Option<&str>) -> Self {
-        let mut agent = Self::connect(gateway);
-        assert!(agent.try_hello(uaid), "no answer to a hello");
-        agent
+        Self::connect(gateway).greet(uaid)
     }
 
-    /// Says hello on a websocket that may end, and whether that was answered.
-    pub fn try_hello(&mut self, uaid: Option<&str>) -> bool {
+    /// Says hello, under a name if it has one.
+    pub fn greet(mut self, uaid: Option<&str>) -> Self {
+        assert!(self.try_greet(uaid), "no answer to a hello");
+        self
+    }
+
+    /// The same where the gateway may be down; whether there was an answer.
+    pub fn try_greet(&mut self, uaid: Option<&str>) -> bool {
         let mut hello = json!({"messageType": "hello", "use_webpush": true, "broadcasts": {}});
         if let Some(uaid) = uaid {
             hello["uaid"] = uaid.into();
@@ -413,6 +429,11 @@ impl UserAgent {
             Ok(other) => panic!("not a message: {other:?}"),
             Err(_) => None,
         }
+    }
+
+    /// The connection must end, in whatever way.
+    pub fn expect_end(&mut self) {
+        while self.socket.read().is_ok() {}
     }
 
     /// The close frame that must come next, as code and reason.
@@ -519,8 +540,13 @@ impl Http {
     pub fn try_connect(address: SocketAddr) -> Option<Self> {
         let stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        Some(Self::over(stream))
+    }
+
+    /// The same over a connection that is there.
+    pub fn over(stream: TcpStream) -> Self {
         let stream = BufReader::new(stream);
-        Some(Self { stream })
+        Self { stream }
     }
 
     /// Sends these very bytes.
