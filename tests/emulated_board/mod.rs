@@ -87,8 +87,6 @@ pub(super) struct Board {
     pub(super) push: SocketAddr,
     /// Added to QEMU's options: what the clock says, for example.
     pub(super) options: Vec<String>,
-    /// Added to the kernel's command line.
-    pub(super) command_line: String,
     on: Option<On>,
 }
 
@@ -99,40 +97,43 @@ struct On {
 }
 
 impl Board {
-    /// With a card of its own, on which the package is not installed yet. Off.
-    pub(super) fn new() -> Self {
-        let given = |name: &str| {
-            std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run cross/emulate"))
-        };
-        let name = given("EDGEPUSH_BOARD");
-        let machine = MACHINES.iter().find(|machine| machine.name == name);
+    /// With the package installed as its user does it, and a gateway that has been ready. That is done once
+    /// for all boards of a run. Off.
+    pub(super) fn installed() -> Self {
+        let installed = "installed.img";
+        if !PathBuf::from(given("EDGEPUSH_BOARD_IMAGE"))
+            .join(installed)
+            .exists()
+        {
+            let mut board = Self::with_card("disk.img");
+            board.turn_on();
+            board.wait_for_shell();
+            // The package is armhf's, and Debian's name for the user land of an ARMv6 board is another.
+            board.does("dpkg -i --force-architecture /root/edgepush.deb");
+            board.wait_for_hello();
+            board.turn_off();
+            fs::rename(board.card(), board.image.join(installed)).unwrap();
+        }
+        Self::with_card(installed)
+    }
+
+    /// With a copy of a card.
+    fn with_card(name: &str) -> Self {
+        let machine = given("EDGEPUSH_BOARD");
+        let machine = MACHINES.iter().find(|known| known.name == machine);
         let board = Self {
             machine: machine.expect("a board that is known"),
             image: given("EDGEPUSH_BOARD_IMAGE").into(),
             folder: Folder::new(),
             push: free_port(),
             options: Vec::new(),
-            command_line: String::new(),
             on: None,
         };
-        copy(&board.image.join("disk.img"), &board.card());
-        board
-    }
-
-    /// With the package installed as its user does it, and the gateway ready. That is done once for all
-    /// boards of a run.
-    pub(super) fn installed() -> Self {
-        let mut board = Self::new();
-        let installed = board.image.join("installed.img");
-        if !installed.exists() {
-            board.turn_on();
-            board.wait_for_shell();
-            board.does("dpkg -i --force-architecture /root/edgepush.deb");
-            board.wait_for_hello();
-            board.turn_off();
-            fs::rename(board.card(), &installed).unwrap();
-        }
-        copy(&installed, &board.card());
+        // Most of a card is empty, and takes no room.
+        let mut copy = Command::new("cp");
+        copy.arg("--sparse=always")
+            .args([board.image.join(name), board.card()]);
+        assert!(copy.status().unwrap().success(), "{name}");
         board
     }
 
@@ -163,60 +164,57 @@ impl Board {
         });
     }
 
-    /// QEMU's options that are the same for all.
+    /// QEMU's options that are alike for all.
     fn arguments(&self, serial: &Path) -> Vec<String> {
         let image = |name: &str| self.image.join(name).display().to_string();
-        // Neither answers anybody else nor reaches anybody.
-        let net = format!("user,id=net,restrict=on,hostfwd=tcp:{}-{PUSH}", self.push);
-        // What the board has synced is in the file, whatever happens to QEMU.
         let interface = if self.machine.name.starts_with("virt") {
             "none"
         } else {
             "sd"
         };
         let card = self.card();
-        let card = card.display();
-        let drive = format!("if={interface},id=card,format=raw,cache=writeback,file={card}");
-        let command_line = format!(
-            "rw console=ttyAMA0 quiet {} {}",
-            self.machine.command_line, self.command_line
-        );
-        let log = self.folder.path("serial.log");
-        let chardev = format!(
-            "socket,id=serial,server=on,wait=off,path={},logfile={}",
-            serial.display(),
-            log.display()
-        );
-        let mut all = vec![
-            "-kernel".to_owned(),
-            image("kernel"),
-            "-initrd".to_owned(),
-            image("initrd"),
-            "-append".to_owned(),
-            command_line,
-            "-netdev".to_owned(),
-            net,
-            "-drive".to_owned(),
-            drive,
-            "-chardev".to_owned(),
-            chardev,
+        let (card, serial, log) = (card.display(), serial.display(), self.log_file());
+        let log = log.display();
+        let command_line = format!("rw console=ttyAMA0 quiet {}", self.machine.command_line);
+        let mut options = vec![
+            ("-kernel", image("kernel")),
+            ("-initrd", image("initrd")),
+            ("-append", command_line),
+            // What the board has synced is in the file, whatever happens to QEMU.
+            (
+                "-drive",
+                format!("if={interface},id=card,format=raw,cache=writeback,file={card}"),
+            ),
+            // It reaches nobody, and nobody but this machine reaches it.
+            (
+                "-netdev",
+                format!("user,id=net,restrict=on,hostfwd=tcp:{}-{PUSH}", self.push),
+            ),
+            (
+                "-chardev",
+                format!("socket,id=serial,server=on,wait=off,path={serial},logfile={log}"),
+            ),
+            ("-serial", "chardev:serial".to_owned()),
+            ("-monitor", "none".to_owned()),
+            ("-display", "none".to_owned()),
         ];
-        all.extend(
-            [
-                "-serial",
-                "chardev:serial",
-                "-monitor",
-                "none",
-                "-display",
-                "none",
-                "-no-reboot",
-            ]
-            .map(str::to_owned),
-        );
         if self.image.join("board.dtb").exists() {
-            all.extend(["-dtb".to_owned(), image("board.dtb")]);
+            options.push(("-dtb", image("board.dtb")));
         }
-        all
+        let words = options.into_iter();
+        words
+            .flat_map(|(name, value)| [name.to_owned(), value])
+            .collect()
+    }
+
+    /// What has come from the serial line since it was turned on.
+    fn log(&self) -> String {
+        let log = fs::read(self.log_file()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path("serial.log")
     }
 
     /// Cuts the power: no goodbye, and what was not synced is gone.
@@ -230,13 +228,12 @@ impl Board {
     pub(super) fn turn_off(&mut self) {
         let mut on = self.on.take().expect("it is on");
         // There is no bus on this system, which `systemctl poweroff` asks first.
-        on.console.tell("systemctl start --no-block poweroff.target");
+        on.console
+            .tell("systemctl start --no-block poweroff.target");
         let start = Instant::now();
-        // A Pi has no switch that a program could turn off, so that its kernel halts.
-        let log = self.folder.path("serial.log");
+        // A Pi has no switch that a program could turn off: its kernel halts.
         let halted = |qemu: &mut Child| {
-            let log = fs::read(&log).unwrap_or_default();
-            qemu.try_wait().unwrap().is_some() || String::from_utf8_lossy(&log).contains("reboot: ")
+            qemu.try_wait().unwrap().is_some() || self.log().contains("reboot: ")
         };
         while !halted(&mut on.qemu) {
             assert!(start.elapsed() < COMMAND_MAX, "it does not turn off");
@@ -248,13 +245,9 @@ impl Board {
 
     /// Waits until there is somebody who carries out commands.
     pub(super) fn wait_for_shell(&mut self) {
-        let log = self.folder.path("serial.log");
         let on = self.on.as_mut().expect("it is on");
-        assert!(
-            on.console.wait_for_shell(BOOT_MAX),
-            "no shell on the serial line:\n{}",
-            String::from_utf8_lossy(&fs::read(log).unwrap_or_default())
-        );
+        let is_there = on.console.wait_for_shell(BOOT_MAX);
+        assert!(is_there, "no shell on the serial line:\n{}", self.log());
     }
 
     /// Waits until the gateway answers a hello; the time since the board was turned on.
@@ -339,9 +332,7 @@ fn free_port() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-/// Most of a card is empty, and takes no room.
-fn copy(from: &Path, to: &Path) {
-    let mut copy = Command::new("cp");
-    copy.arg("--sparse=always").args([from, to]);
-    assert!(copy.status().unwrap().success(), "{}", from.display());
+/// What `cross/emulate` has put into the environment.
+fn given(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run cross/emulate"))
 }
