@@ -46,8 +46,8 @@ fn figure(what: &str, value: impl std::fmt::Display) {
     println!("figure {what}: {value}");
 }
 
-#[test]
 #[ignore = "cross/emulate runs it"]
+#[test]
 fn board_boots_and_serves_within_its_memory() {
     let mut board = Board::installed();
     board.turn_on();
@@ -107,8 +107,8 @@ fn post(board: &Board, endpoint: &str, body: &[u8]) -> u16 {
     http.send("POST", endpoint, &headers, body).status
 }
 
-#[test]
 #[ignore = "cross/emulate runs it"]
+#[test]
 fn restart_leaves_no_connection_without_its_answer_that_is_made_meanwhile() {
     let mut board = Board::installed();
     board.turn_on();
@@ -172,8 +172,8 @@ fn connect_over_a_restart(board: &mut Board) -> (Waits, std::ops::Range<Instant>
     (waits.collect(), restart)
 }
 
-#[test]
 #[ignore = "cross/emulate runs it"]
+#[test]
 fn nothing_is_written_while_nothing_happens() {
     let mut board = Board::installed();
     board.turn_on();
@@ -211,8 +211,8 @@ fn nothing_is_written_while_nothing_happens() {
     board.turn_off();
 }
 
-#[test]
 #[ignore = "cross/emulate runs it"]
+#[test]
 fn nothing_accepted_is_lost_over_power_cuts_of_the_whole_board() {
     let cuts = number("EDGEPUSH_CUTS", CUTS);
     let mut board = Board::installed();
@@ -223,8 +223,8 @@ fn nothing_accepted_is_lost_over_power_cuts_of_the_whole_board() {
 }
 
 /// Without this one the test above would prove nothing.
-#[test]
 #[ignore = "cross/emulate runs it"]
+#[test]
 fn what_relaxed_durability_loses_with_the_whole_board_is_found() {
     let mut board = Board::installed();
     let config = format!("durability = \"relaxed\"\n{}", storm::CONFIG);
@@ -270,8 +270,8 @@ fn configure(board: &mut Board, config: &str) {
     board.does("systemctl restart edgepush.service && sync");
 }
 
-#[test]
 #[ignore = "cross/emulate runs it"]
+#[test]
 fn clock_of_1970_and_one_after_2038_serve_as_any_other() {
     let mut board = Board::installed();
     for base in ["1970-01-01T00:00:10", "2040-01-01T00:00:00"] {

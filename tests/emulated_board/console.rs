@@ -1,8 +1,9 @@
 //! The serial line of a board, with a shell at its other end that repeats nothing and asks nothing.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 /// How long it listens before it looks at the clock.
@@ -14,6 +15,9 @@ const SOCKET_MAX: Duration = Duration::from_secs(30);
 
 pub(super) struct Console {
     stream: UnixStream,
+    /// What comes, read by a thread of its own: QEMU writes single bytes, and a few hundred that nobody reads
+    /// stop the whole board.
+    coming: Receiver<Vec<u8>>,
     /// What has come and was not asked for yet.
     heard: String,
     /// How many commands were told: their answers carry it, so that none is taken for another's.
@@ -31,9 +35,17 @@ impl Console {
             }
             std::thread::sleep(Duration::from_millis(20));
         };
-        stream.set_read_timeout(Some(GLANCE)).unwrap();
+        let (sender, coming) = channel();
+        let mut reader = stream.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(length @ 1..) = reader.read(&mut bytes) {
+                let _ = sender.send(bytes[..length].to_vec());
+            }
+        });
         Self {
             stream,
+            coming,
             heard: String::new(),
             told: 0,
         }
@@ -88,15 +100,9 @@ impl Console {
     }
 
     fn listen(&mut self) {
-        let mut bytes = [0; 4096];
-        match self.stream.read(&mut bytes) {
-            Ok(0) => std::thread::sleep(GLANCE),
-            Ok(length) => {
-                let text = String::from_utf8_lossy(&bytes[..length]);
-                self.heard.push_str(&text.replace('\r', ""));
-            }
-            Err(fault) if fault.kind() == ErrorKind::WouldBlock => {}
-            Err(fault) => panic!("the serial line: {fault}"),
+        if let Ok(bytes) = self.coming.recv_timeout(GLANCE) {
+            let text = String::from_utf8_lossy(&bytes);
+            self.heard.push_str(&text.replace('\r', ""));
         }
     }
 }
