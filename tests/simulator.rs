@@ -57,8 +57,14 @@ const SABOTAGED_SEEDS: u64 = 50;
 const FOUND: &[(u64, &str)] = &[
     (0, "a deletion took with it what the message stood for"),
     (19, "a deletion took with it what the message stood for"),
-    (46, "an endpoint of a lost database came back as the other dialect's"),
-    (82, "a version that could not be written was given out again"),
+    (
+        46,
+        "an endpoint of a lost database came back as the other dialect's",
+    ),
+    (
+        82,
+        "a version that could not be written was given out again",
+    ),
 ];
 
 thread_local! {
