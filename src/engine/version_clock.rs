@@ -12,9 +12,10 @@ const BOUND_STEP: Duration = Duration::from_secs(300);
 /// Follows the wall clock as long as that goes forward, and the monotonic clock where it does not:
 /// a user agent that has seen a version ignores every lower one for ever.
 ///
-/// While it is in use, what is written down of it is a bound that it stays below, so that it goes
+/// Whenever it is asked, what is written down of it is a bound that it stays below, so that it goes
 /// on above all that it showed, whatever the wall clock says after a crash. Only what it showed
-/// before the first bound, or one behind a jump of the wall clock, was on flash can be shown again.
+/// before a bound behind a pause or a jump of the wall clock was on flash can be shown again. Nobody
+/// asks, nothing is written.
 #[derive(Debug)]
 pub(super) struct VersionClock {
     at: Instant,
@@ -24,7 +25,10 @@ pub(super) struct VersionClock {
     shown: Version,
     /// Written down, or on its way there.
     bound: Version,
+    /// Asked since the start.
     in_use: bool,
+    /// Asked since the bound was looked at.
+    asked: bool,
 }
 
 impl VersionClock {
@@ -39,6 +43,7 @@ impl VersionClock {
             shown: Version::from_secs(secs),
             bound: saved,
             in_use: false,
+            asked: false,
         }
     }
 
@@ -58,6 +63,7 @@ impl VersionClock {
     /// go back.
     pub(super) const fn version(&mut self) -> Version {
         self.in_use = true;
+        self.asked = true;
         self.shown
     }
 
@@ -66,9 +72,10 @@ impl VersionClock {
         self.shown
     }
 
-    /// The bound to write down, if it has come to the last one.
+    /// The bound to write down, if it was asked and has come to the last one.
     pub(super) fn next_bound(&mut self) -> Option<Version> {
-        if !self.in_use || self.shown < self.bound || self.bound == Version::MAX {
+        let asked = std::mem::take(&mut self.asked);
+        if !asked || self.shown < self.bound || self.bound == Version::MAX {
             return None;
         }
         let secs = self.shown.as_u64();
@@ -137,6 +144,8 @@ mod tests {
             assert!(after.version() > clock.version());
         }
         clock.tick(now(1_780_000_300));
+        assert_eq!(clock.next_bound(), None, "nobody asked since");
+        clock.version();
         assert_eq!(clock.next_bound().unwrap().as_u64(), 1_780_000_600);
         assert_eq!(
             clock.last().as_u64(),
