@@ -18,6 +18,9 @@ const UAID_CHARS_MAX: usize = 128;
 /// What a [`nack`] says of a message whose handler failed.
 const NACK_HANDLER_FAILED: u16 = 301;
 
+/// What an [`unregister`] says of its reason: the page does not want it any more.
+const UNSUBSCRIBED: u16 = 200;
+
 /// The first message: the user agent's name, if it has one, and in SimplePush its subscriptions.
 pub fn hello(dialect: Dialect, uaid: Option<&str>, channels: &[ChannelId]) -> String {
     let mut hello = match dialect {
@@ -42,6 +45,12 @@ pub fn register(channel: ChannelId, key: Option<&str>) -> String {
         insert(&mut register, "key", key.into());
     }
     register.to_string()
+}
+
+/// Gives a subscription up.
+pub fn unregister(channel: ChannelId) -> String {
+    json!({"messageType": "unregister", "channelID": dashed(channel), "code": UNSUBSCRIBED})
+        .to_string()
 }
 
 /// A push message has been received.
@@ -91,6 +100,8 @@ pub enum GatewayMessage {
         /// What else it says.
         verdict: Verdict,
     },
+    /// The answer to `unregister`.
+    Unregistered(Verdict),
     /// A push message.
     Notification(Notification),
     /// New versions.
@@ -202,6 +213,7 @@ pub fn parse(frame: &str) -> Result<GatewayMessage, NotUnderstood> {
             endpoint: text(&message, "pushEndpoint").unwrap_or_default(),
             verdict: Verdict::of(&message),
         }),
+        Some("unregister") => Ok(GatewayMessage::Unregistered(Verdict::of(&message))),
         Some("notification") => match message.get("updates") {
             Some(updates) => {
                 let updates = updates.as_array().ok_or(NotUnderstood)?;
@@ -326,6 +338,10 @@ mod tests {
         assert_eq!(updates[0].version, AckVersion::Text("v".into()));
         assert_eq!(updates[0].code(), AckCode::DecryptionError);
 
+        let unregister_text = unregister(CHANNEL);
+        let ended = ClientMessage::Unregister { channel: CHANNEL };
+        assert_eq!(parse_at_gateway(&unregister_text), Ok(ended));
+
         let nack_text = nack("v");
         assert_eq!(parse_at_gateway(&nack_text), Ok(ClientMessage::Nack));
         assert_eq!(parse_at_gateway(PING), Ok(ClientMessage::Ping));
@@ -375,6 +391,8 @@ mod tests {
         let registered = format!(
             r#"{{"messageType":"register","channelID":"{DASHED}","status":400,"pushEndpoint":"Failed"}}"#
         );
+        let unregistered = r#"{"messageType":"unregister","status":200}"#;
+        assert_eq!(parse(unregistered), Ok(GatewayMessage::Unregistered(OK)));
         let expected = GatewayMessage::Registered {
             channel: CHANNEL,
             endpoint: "Failed".to_owned(),
