@@ -267,11 +267,13 @@ impl Store {
                 ref message,
                 lost,
                 version_clock,
+                noted_from,
                 quota,
             } => {
                 let terms = Terms {
                     lost,
                     version_clock,
+                    noted_from,
                     quota,
                 };
                 StoreReply::Enqueued(self.enqueue(uaid, message, terms)?)
