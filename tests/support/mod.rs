@@ -358,16 +358,27 @@ impl UserAgent {
 
     /// Says hello, under a name if it has one.
     pub fn greet(mut self, uaid: Option<&str>) -> Self {
+        assert!(self.try_greet(uaid), "no answer to a hello");
+        self
+    }
+
+    /// The same where the gateway may be down; whether there was an answer.
+    pub fn try_greet(&mut self, uaid: Option<&str>) -> bool {
         let mut hello = json!({"messageType": "hello", "use_webpush": true, "broadcasts": {}});
         if let Some(uaid) = uaid {
             hello["uaid"] = uaid.into();
         }
-        self.send(&hello);
-        let answer = self.receive();
+        if self.socket.send(Message::text(hello.to_string())).is_err() {
+            return false;
+        }
+        let Ok(Message::Text(answer)) = self.socket.read() else {
+            return false;
+        };
+        let answer: Value = serde_json::from_str(&answer).unwrap();
         assert_eq!(answer["messageType"], "hello");
         assert_eq!(answer["status"], 200);
         self.uaid = answer["uaid"].as_str().unwrap().to_owned();
-        self
+        true
     }
 
     pub fn send(&mut self, message: &Value) {
