@@ -27,6 +27,13 @@ use tungstenite::{Message, WebSocket};
 /// Longest that anything in a test may take before it counts as never.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The program to test: the one of this build, or the one that `EDGEPUSH_PROGRAM` names, which may be
+/// for another CPU under emulation: a script that calls QEMU.
+pub fn edgepush() -> Command {
+    let of_this_build = env!("CARGO_BIN_EXE_edgepush");
+    Command::new(std::env::var_os("EDGEPUSH_PROGRAM").unwrap_or_else(|| of_this_build.into()))
+}
+
 /// A running gateway. Killed when dropped, and its folder removed.
 pub struct Gateway {
     child: Child,
@@ -258,7 +265,7 @@ fn spawn(
         .append(true)
         .open(folder.join("log"))
         .unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_edgepush"))
+    let mut child = edgepush()
         .args([
             "--listen",
             &format!("127.0.0.1:{port}"),
