@@ -59,6 +59,7 @@ impl Engine {
             uaid,
             channel,
             restricted_to,
+            dialect,
         });
         let endpoint = base_url.endpoint(dialect, restricted_to.is_some(), &token);
         let op = StoreOp::Subscribe {
