@@ -27,11 +27,13 @@ use crate::io::key_file::{self, KeyFileError};
 use crate::io::signals::{ReloadSignals, StopSignals};
 use crate::io::storage_thread::StorageThread;
 use crate::io::tls::{Files, Tls, TlsError};
+use crate::io::upstream_link::UpstreamLinks;
 use crate::io::{descriptors, entropy, listener};
 use crate::model::durability::Durability;
 use crate::model::ids::DatabaseId;
 use crate::model::store::Opened;
 use crate::model::time::Now;
+use crate::model::upstream::Upstream;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 use crate::protocol::peer_url::{PeerUrl, PeerUrlError};
@@ -201,6 +203,12 @@ fn begin(
     if let Some(source) = broadcast_source(config)? {
         gateway.spawn(source.run(Rc::clone(gateway), config.broadcasts.poll));
     }
+    if let Some(url) = &config.upstream.url {
+        let url = PeerUrl::new(&format!("{}/", url.as_str())).map_err(ServeError::Upstream)?;
+        let connector = Connector::new(config.upstream.ca.clone());
+        let links = UpstreamLinks::new(url, connector);
+        gateway.spawn(links.run(Rc::clone(gateway)));
+    }
     // The engine may have asked for something already.
     gateway.turn(Input::Timeout);
     Ok(())
@@ -310,6 +318,15 @@ fn engine(
         unifiedpush: config.unifiedpush,
         public_url: config.public_url.as_ref().map(BaseUrl::configured),
         access: config.access.clone(),
+        upstream: config.upstream.url.as_ref().map(|_| {
+            // Its own source of broadcasts tells of more than what user agents ask for.
+            let has_source = config.broadcasts.url.is_some() || config.broadcasts.file.is_some();
+            let choice = config.upstream.choice.clone();
+            Box::new(Upstream {
+                broadcasts: choice.broadcasts && !has_source,
+                ..choice
+            })
+        }),
         keyring,
         opened,
         random: entropy::random(),
@@ -412,6 +429,8 @@ pub enum ServeError {
     Store(OpenError),
     /// The URL of the broadcasts.
     Broadcasts(PeerUrlError),
+    /// The URL of the main service.
+    Upstream(PeerUrlError),
     /// The push port.
     Listen(SocketAddr, io::Error),
     /// The operator's console.
@@ -438,6 +457,7 @@ impl fmt::Display for ServeError {
                 )
             }
             Self::Console(error) => error.fmt(f),
+            Self::Upstream(error) => write!(f, "upstream.url: {error}"),
             Self::Broadcasts(error) => write!(f, "broadcasts.url: {error}"),
             Self::RunsUsedUp => f.write_str("database has been started too often; move it away"),
             Self::StorageDied => f.write_str("storage thread died; see the log above"),

@@ -97,6 +97,22 @@ pub struct Counters {
     pub wakeups_sent: u64,
     /// Writes that the storage refused.
     pub storage_faults: u64,
+    /// Attempts to connect to the main service.
+    pub upstream_connects: u64,
+    /// Subscriptions that were borrowed.
+    pub upstream_registrations: u64,
+    /// Registers that the main service refused, or did not answer in time.
+    pub upstream_registrations_failed: u64,
+    /// Unregistrations that it confirmed.
+    pub upstream_unregistrations: u64,
+    /// Push messages that came down, repeated ones included.
+    pub upstream_messages: u64,
+    /// Of those, how many were known already.
+    pub upstream_duplicates: u64,
+    /// Acks sent up.
+    pub upstream_acks: u64,
+    /// Names that the main service has replaced, with subscriptions behind them.
+    pub upstream_resets: u64,
 }
 
 impl Counters {

@@ -35,10 +35,19 @@ impl Engine {
                 } else {
                     None
                 };
-                self.registered(session, *registering, made);
+                self.registered(session, &registering, made);
             }
-            Waiting::Unregister { session, spelling } => {
-                self.unregistered(session, &spelling, reply == StoreReply::Done);
+            Waiting::Unregister {
+                session,
+                uaid,
+                channel,
+                spelling,
+            } => {
+                let ended = reply == StoreReply::Done;
+                if ended {
+                    self.end_borrowed(now, uaid, channel);
+                }
+                self.unregistered(session, &spelling, ended);
             }
             Waiting::Message {
                 uaid,
@@ -50,7 +59,7 @@ impl Engine {
             }
             Waiting::Find { request, problem } => self.found(request, problem, &reply),
             Waiting::Registration(request, step) => {
-                self.registration_stored(request, step, &reply);
+                self.registration_stored(now, request, step, &reply);
             }
             Waiting::Page(session) => self.page(now, session, reply),
             Waiting::Deleted { deletions, resume } => {
@@ -73,6 +82,15 @@ impl Engine {
                 }
             }
             Waiting::Sleepers => self.sleepers_read(now, reply),
+            Waiting::Upstream => self.upstream_loaded(now, reply),
+            Waiting::Borrow(borrowing) => {
+                let made = if let StoreReply::Subscribed(made) = reply {
+                    Some(made)
+                } else {
+                    None
+                };
+                self.borrowed(now, *borrowing, made);
+            }
             Waiting::Sleep(session, uaid) => {
                 self.may_sleep(now, session, uaid, reply == StoreReply::Done);
             }
@@ -181,6 +199,7 @@ impl Engine {
             | StoreReply::Subscription(_)
             | StoreReply::Page { .. }
             | StoreReply::Sleepers(_)
+            | StoreReply::Upstream(_)
             | StoreReply::Expired(_) => return,
         };
         if fault.is_some() {

@@ -25,6 +25,7 @@ pub mod signals;
 pub mod storage_thread;
 pub mod stream;
 pub mod tls;
+pub mod upstream_link;
 mod wakeup_proxy;
 mod warned;
 mod websocket;

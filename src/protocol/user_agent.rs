@@ -10,11 +10,14 @@ use super::encryption::Headers;
 use super::server_message::dashed;
 use crate::model::dialect::Dialect;
 use crate::model::ids::ChannelId;
+use crate::model::message::{Content, Encoding, Payload};
 
 /// Asks whether the gateway is there; any answer will do.
 pub const PING: &str = "{}";
 /// Longest UAID taken, in characters, as in Firefox.
 const UAID_CHARS_MAX: usize = 128;
+/// What an [`unregister`] says, as Firefox where a page unsubscribes.
+const UNREGISTER_UNSUBSCRIBED: u16 = 200;
 /// What a [`nack`] says of a message whose handler failed.
 const NACK_HANDLER_FAILED: u16 = 301;
 
@@ -44,15 +47,30 @@ pub fn register(channel: ChannelId, key: Option<&str>) -> String {
     register.to_string()
 }
 
+/// Ends a subscription: its user agent does not want it any more.
+pub fn unregister(channel: ChannelId) -> String {
+    let channel = dashed(channel);
+    json!({"messageType": "unregister", "channelID": channel, "code": UNREGISTER_UNSUBSCRIBED})
+        .to_string()
+}
+
 /// A push message has been received.
 pub fn ack(channel: ChannelId, version: &str, code: AckCode) -> String {
-    let code = match code {
-        AckCode::Delivered => 100,
-        AckCode::DecryptionError => 101,
-        AckCode::NotDelivered => 102,
+    acks([(channel, version, code)])
+}
+
+/// Push messages have been received.
+pub fn acks<'a>(all: impl IntoIterator<Item = (ChannelId, &'a str, AckCode)>) -> String {
+    let update = |(channel, version, code)| {
+        let code = match code {
+            AckCode::Delivered => 100,
+            AckCode::DecryptionError => 101,
+            AckCode::NotDelivered => 102,
+        };
+        json!({"channelID": dashed(channel), "version": version, "code": code})
     };
-    let update = json!({"channelID": dashed(channel), "version": version, "code": code});
-    json!({"messageType": "ack", "updates": [update]}).to_string()
+    let updates: Vec<Value> = all.into_iter().map(update).collect();
+    json!({"messageType": "ack", "updates": updates}).to_string()
 }
 
 /// A version update has been received.
@@ -89,6 +107,13 @@ pub enum GatewayMessage {
         /// Where to post to, as it was sent.
         endpoint: String,
         /// What else it says.
+        verdict: Verdict,
+    },
+    /// The answer to `unregister`.
+    Unregistered {
+        /// The subscription.
+        channel: ChannelId,
+        /// Whether it has ended.
         verdict: Verdict,
     },
     /// A push message.
@@ -159,6 +184,24 @@ pub struct Encrypted {
 }
 
 impl Encrypted {
+    /// The same as a push service keeps it; `None` if its encoding is unknown.
+    pub fn into_payload(self) -> Option<Payload> {
+        let encoding = match self.encoding.as_str() {
+            "aesgcm" => Encoding::Aesgcm,
+            "aes128gcm" => Encoding::Aes128gcm,
+            // Another gateway passes on what was not encrypted.
+            "" => return Some(Payload::Raw(self.data.into())),
+            _ => return None,
+        };
+        let header = |text: String| (!text.is_empty()).then(|| text.into());
+        Some(Payload::Encrypted(Content {
+            encoding,
+            encryption: header(self.encryption),
+            crypto_key: header(self.crypto_key),
+            body: self.data.into(),
+        }))
+    }
+
     /// How it is encrypted.
     pub fn headers(&self) -> Headers<'_> {
         Headers {
@@ -200,6 +243,10 @@ pub fn parse(frame: &str) -> Result<GatewayMessage, NotUnderstood> {
         Some("register") => Ok(GatewayMessage::Registered {
             channel: channel(&message)?,
             endpoint: text(&message, "pushEndpoint").unwrap_or_default(),
+            verdict: Verdict::of(&message),
+        }),
+        Some("unregister") => Ok(GatewayMessage::Unregistered {
+            channel: channel(&message)?,
             verdict: Verdict::of(&message),
         }),
         Some("notification") => match message.get("updates") {

@@ -212,6 +212,7 @@ impl World {
                 unifiedpush: UnifiedPush::default(),
                 public_url: None,
                 access: Access::default(),
+                upstream: None,
                 keyring: keyring(),
                 opened,
                 random: self.rng.bytes8(),
@@ -560,6 +561,7 @@ impl World {
             peer: peer(),
             base_url: BaseUrl::of_host(Scheme::Http, HOST),
             simplepush_path: false,
+            borrows: false,
             random: self.rng.bytes8(),
         };
         self.input(Input::Opened(opening));

@@ -248,7 +248,7 @@ impl Agent {
                     self.update(update);
                 }
             }
-            GatewayMessage::Other => {}
+            GatewayMessage::Unregistered { .. } | GatewayMessage::Other => {}
         }
     }
 

@@ -244,6 +244,14 @@ counters! {
     websockets_timed_out: "Websockets closed because they fell silent.",
     wakeups_sent: "Wake-up datagrams sent to SimplePush user agents that sleep.",
     storage_faults: "Writes that the storage refused.",
+    upstream_connects: "Attempts to connect to the main service.",
+    upstream_registrations: "Subscriptions borrowed from the main service.",
+    upstream_registrations_failed: "Registers that the main service refused or did not answer in time.",
+    upstream_unregistrations: "Unregistrations that the main service confirmed.",
+    upstream_messages: "Push messages from the main service, repeated ones included.",
+    upstream_duplicates: "Push messages from the main service that were known already.",
+    upstream_acks: "Acks sent to the main service.",
+    upstream_resets: "Names that the main service has replaced, with subscriptions behind them.",
 }
 
 #[cfg(test)]
