@@ -345,13 +345,13 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_with_their_lines() {
-        let text = "board = \"pi\"\n[broadcasts]\npoll = 3\n[upstream]\n\
+        let text = "board = \"pi\"\n[broadcasts]\npoll = 3\n[downstream]\n\
                     [access]\njoin_codes = []\n[limits]\nspeed = 1\n";
         assert_eq!(
             faults(text),
             "f:1: unknown key \"board\"\n\
              f:3: unknown key \"poll\" in [broadcasts]\n\
-             f:4: unknown key \"upstream\"\n\
+             f:4: unknown key \"downstream\"\n\
              f:6: unknown key \"join_codes\" in [access]\n\
              f:8: unknown key \"speed\" in [limits]"
         );

@@ -405,6 +405,7 @@ impl World {
             Output::Datagram { .. } | Output::AskProxy { .. } => {
                 unreachable!("nobody asked to be woken")
             }
+            Output::Up { .. } => unreachable!("there is no main service"),
             Output::Store(op) => {
                 let run = self.run.as_mut().expect("it runs");
                 run.queue.push_back(op);
@@ -440,6 +441,7 @@ impl World {
             CloseReason::BadMessage(_)
             | CloseReason::Refused(_)
             | CloseReason::WillBeWoken
+            | CloseReason::SubscriptionsLost
             | CloseReason::Deregistered
             | CloseReason::BinaryMessage
             | CloseReason::MessageTooLong

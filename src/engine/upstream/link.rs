@@ -5,7 +5,7 @@
 mod receiving;
 mod registering;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
@@ -48,6 +48,8 @@ pub(super) struct Link {
     borrowed: BTreeMap<ChannelId, Borrowed>,
     /// Registers without an answer, each with when it must have one.
     wanted: BTreeMap<ChannelId, (Wanted, Instant)>,
+    /// Subscriptions that have been made and are on their way to flash.
+    making: BTreeSet<ChannelId>,
     /// Messages that came and may come again.
     received: BTreeMap<Received, Message>,
     /// Those of `received` that have an ack to send.
@@ -96,6 +98,7 @@ impl Link {
             name: None,
             borrowed: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            making: BTreeSet::new(),
             received: BTreeMap::new(),
             acks: Vec::new(),
             failures: 0,
@@ -126,7 +129,7 @@ impl Link {
 
     /// Whether it must be connected.
     fn has_work(&self) -> bool {
-        !self.borrowed.is_empty() || !self.wanted.is_empty()
+        !self.borrowed.is_empty() || !self.wanted.is_empty() || !self.making.is_empty()
     }
 
     /// Connects if it must, and closes if it need not.

@@ -111,6 +111,15 @@ fn borrower(table: &mut Table) -> (u64, String) {
     (id, uaid)
 }
 
+/// The name of a user agent of an earlier run, which is none of those that a table mints first.
+fn earlier() -> String {
+    let mut first = table(all());
+    for _ in 0..9 {
+        first.open();
+    }
+    first.newcomer().1
+}
+
 fn message(channel: u8, version: &str) -> String {
     format!(
         r#"{{"messageType":"notification","channelID":"{}","version":"{version}","data":"AAAA","headers":{{"encoding":"aes128gcm"}}}}"#,
@@ -311,8 +320,7 @@ fn message_that_cannot_be_kept_is_not_acked_and_comes_again_with_the_next_connec
 
 #[test]
 fn message_that_was_kept_before_a_restart_is_acked_and_not_taken_again() {
-    let mut first = table(all());
-    let (_, uaid) = borrower(&mut first);
+    let uaid = earlier();
     let received = keyring::received("v1");
     let kept = Kept {
         received: vec![(Owner(uaid_of(&uaid)), received)],
@@ -394,8 +402,7 @@ fn subscription_that_ends_while_the_link_is_down_is_ended_there_later() {
 
 #[test]
 fn replaced_name_gives_exactly_that_user_agent_a_new_one() {
-    let mut first = table(all());
-    let (_, uaid) = borrower(&mut first);
+    let uaid = earlier();
     let mut table = with_kept(all(), kept_of(&uaid, false));
     let (other, _) = table.newcomer();
     let id = table.again(&uaid);
@@ -434,8 +441,7 @@ fn replaced_name_gives_exactly_that_user_agent_a_new_one() {
 
 #[test]
 fn name_of_another_service_is_as_good_as_lost() {
-    let mut first = table(all());
-    let (_, uaid) = borrower(&mut first);
+    let uaid = earlier();
     let mut kept = kept_of(&uaid, false);
     kept.names[0].service = "https://elsewhere.example".into();
     let mut table = with_kept(all(), kept);
@@ -556,8 +562,7 @@ fn shared_name_does_not_let_one_user_agent_take_the_channel_of_another() {
 
 #[test]
 fn database_that_was_put_back_asks_the_user_agent_whose_channel_it_is() {
-    let mut first = table(all());
-    let (_, uaid) = borrower(&mut first);
+    let uaid = earlier();
     let mut table = Table::with_upstream_after_a_loss(all());
     let kept = kept_of(&uaid, false);
     table.stored(vec![StoreReply::Upstream(Box::new(kept))]);

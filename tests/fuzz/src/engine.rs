@@ -255,6 +255,7 @@ impl World {
                 .then(|| BaseUrl::of_host(Scheme::Http, "pi"))
                 .flatten(),
             simplepush_path: u.arbitrary()?,
+            borrows: u.arbitrary()?,
             random: id.to_be_bytes(),
         }));
         Ok(())
@@ -348,6 +349,7 @@ impl World {
             }
             Output::Store(op) => self.asked.push_back(op),
             Output::Datagram { .. } | Output::AskProxy { .. } => {}
+            Output::Up { .. } => unreachable!("there is no main service"),
             Output::Stopped => {
                 assert!(!self.stopped, "stopped twice");
                 self.stopped = true;

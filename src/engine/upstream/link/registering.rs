@@ -17,6 +17,7 @@ use crate::protocol::user_agent::{self, Verdict};
 impl Link {
     /// Takes a subscription that is on flash.
     pub(in crate::engine::upstream) fn insert(&mut self, borrowed: Borrowed) {
+        self.making.remove(&borrowed.alias);
         self.borrowed.insert(borrowed.alias, borrowed);
     }
 
@@ -93,6 +94,7 @@ impl Link {
 
     /// Ends a subscription there, if it can be said now; what is on flash is said again later.
     pub(in crate::engine::upstream) fn give_back(&mut self, alias: ChannelId, turn: &mut Turn<'_>) {
+        self.making.remove(&alias);
         if let Phase::Ready(id) = self.phase {
             order(turn.out, id, UpOrder::Send(user_agent::unregister(alias)));
         }
@@ -130,6 +132,7 @@ impl Link {
         match self.full_name(turn.settings) {
             Some(name) if verdict.is_ok() && is_usable => {
                 let endpoint = endpoint.into();
+                self.making.insert(alias);
                 let made = Outcome::Made {
                     wanted,
                     name,
