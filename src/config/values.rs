@@ -203,11 +203,11 @@ pub(super) fn endpoint_rule(name: &str, value: &str) -> Result<Rule, String> {
             let shape = "vapid must be a public key of 87 characters that starts with B";
             is_key
                 .then(|| Rule::Vapid(key.into()))
-                .ok_or(shape.to_owned())
+                .ok_or_else(|| shape.to_owned())
         }
         "user_agent" => Tag::new(value)
             .map(Rule::UserAgent)
-            .ok_or("user_agent must be the first 8 hex digits of a UAID".to_owned()),
+            .ok_or_else(|| "user_agent must be the first 8 hex digits of a UAID".to_owned()),
         "join_token" => join_token(value)
             .map(Rule::JoinToken)
             .map_err(|what| format!("join_token {what}")),

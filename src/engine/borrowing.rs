@@ -73,6 +73,7 @@ impl Engine {
                     let target = self.upstream_target(owner, subscription, &notification);
                     self.upstream_message(now, request, target, notification);
                 }
+                Outcome::Broadcasts(versions) => self.broadcasts_read(versions),
                 Outcome::Lost(uaids) => {
                     for uaid in uaids {
                         if let Some(session) = self.newest.get(&uaid).copied() {

@@ -129,6 +129,9 @@ impl Engine {
     pub fn new(now: Now, settings: Settings) -> Option<Self> {
         let access = settings.access.clone();
         let upstream = settings.upstream.clone();
+        let asks = upstream
+            .as_ref()
+            .is_some_and(|upstream| upstream.broadcasts);
         let upstream = upstream.map(|upstream| Box::new(Upstream::new(now.monotonic, *upstream)));
         let desk = Desk::new(now, settings)?;
         let reads_sleepers = desk.simplepush.udp_wakeup;
@@ -143,7 +146,7 @@ impl Engine {
             verified: VerifiedTokens::default(),
             windows: VecDeque::new(),
             sleep: Sleep::new(),
-            broadcasts: Broadcasts::default(),
+            broadcasts: Broadcasts::new(asks),
             upstream,
             sweep_at: now.monotonic.checked_add(SWEEP_INTERVAL),
             save_time_at: now.monotonic.checked_add(SAVE_TIME_INTERVAL),
@@ -227,6 +230,7 @@ impl Engine {
             uptime_secs: running.as_secs(),
             storage_fault: self.storage_fault,
             wall_clock_trusted: now.wall_is_trusted,
+            upstream: self.upstream.as_ref().map(|up| up.snapshot(now.monotonic)),
         }
     }
 

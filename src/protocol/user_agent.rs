@@ -1,6 +1,8 @@
 //! The websocket from the user agent's side, in both dialects: what it says to a gateway, and what
 //! it reads of it. Liberal in what it reads: a gateway is not always this one.
 
+use std::collections::BTreeMap;
+
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -52,6 +54,13 @@ pub fn unregister(channel: ChannelId) -> String {
     let channel = dashed(channel);
     json!({"messageType": "unregister", "channelID": channel, "code": UNREGISTER_UNSUBSCRIBED})
         .to_string()
+}
+
+/// Asks for broadcasts, whatever their versions are.
+pub fn broadcast_subscribe<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
+    // Which no broadcast has: the answer names each that there is.
+    let wanted: BTreeMap<&str, &str> = ids.into_iter().map(|id| (id, "")).collect();
+    json!({"messageType": "broadcast_subscribe", "broadcasts": wanted}).to_string()
 }
 
 /// A push message has been received.
@@ -116,6 +125,8 @@ pub enum GatewayMessage {
         /// Whether it has ended.
         verdict: Verdict,
     },
+    /// Versions of broadcasts.
+    Broadcasts(BTreeMap<String, String>),
     /// A push message.
     Notification(Notification),
     /// New versions.
@@ -249,6 +260,7 @@ pub fn parse(frame: &str) -> Result<GatewayMessage, NotUnderstood> {
             channel: channel(&message)?,
             verdict: Verdict::of(&message),
         }),
+        Some("broadcast") => Ok(GatewayMessage::Broadcasts(broadcasts(&message))),
         Some("notification") => match message.get("updates") {
             Some(updates) => {
                 let updates = updates.as_array().ok_or(NotUnderstood)?;
@@ -259,6 +271,14 @@ pub fn parse(frame: &str) -> Result<GatewayMessage, NotUnderstood> {
         },
         Some(_) | None => Ok(GatewayMessage::Other),
     }
+}
+
+/// What does not exist is listed under `errors`, which is no version.
+fn broadcasts(message: &Value) -> BTreeMap<String, String> {
+    let all = message.get("broadcasts").and_then(Value::as_object);
+    let all = all.into_iter().flatten();
+    all.filter_map(|(id, version)| Some((id.clone(), version.as_str()?.to_owned())))
+        .collect()
 }
 
 fn hello_answer(message: &Value) -> GatewayMessage {
@@ -483,11 +503,23 @@ mod tests {
     }
 
     #[test]
+    fn broadcasts_that_there_are_come_with_their_versions() {
+        let asked = broadcast_subscribe(["a", "b"]);
+        let expected = r#"{"broadcasts":{"a":"","b":""},"messageType":"broadcast_subscribe"}"#;
+        assert_eq!(asked, expected);
+        let text = r#"{"messageType":"broadcast","broadcasts":{"a":"1","errors":{"b":"none"}}}"#;
+        let versions = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
+        assert_eq!(parse(text), Ok(GatewayMessage::Broadcasts(versions)));
+        let none = parse(r#"{"messageType":"broadcast"}"#);
+        assert_eq!(none, Ok(GatewayMessage::Broadcasts(BTreeMap::new())));
+    }
+
+    #[test]
     fn what_is_not_of_the_protocol_is_told_apart_from_what_is_unknown() {
         for text in [
             "{}",
             r#"{"messageType":1}"#,
-            r#"{"messageType":"broadcast"}"#,
+            r#"{"messageType":"urgency","status":200}"#,
         ] {
             assert_eq!(parse(text), Ok(GatewayMessage::Other), "{text}");
         }

@@ -232,10 +232,11 @@ mod tests {
     }
 
     fn kept(store: &mut Store) -> Kept {
-        match one(store, StoreOp::Upstream(UpstreamOp::Load)) {
-            StoreReply::Upstream(kept) => *kept,
-            other => panic!("{other:?}"),
+        let reply = one(store, StoreOp::Upstream(UpstreamOp::Load));
+        if let StoreReply::Upstream(kept) = reply {
+            return *kept;
         }
+        panic!("{reply:?}");
     }
 
     #[test]

@@ -248,7 +248,9 @@ impl Agent {
                     self.update(update);
                 }
             }
-            GatewayMessage::Unregistered { .. } | GatewayMessage::Other => {}
+            GatewayMessage::Unregistered { .. }
+            | GatewayMessage::Broadcasts(_)
+            | GatewayMessage::Other => {}
         }
     }
 

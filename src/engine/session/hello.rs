@@ -137,6 +137,7 @@ impl Engine {
             .send(id, session.greeting(agent.uaid, &broadcasts));
         agent.catch_up(now, &mut self.desk);
         session.state = State::Identified(Box::new(agent));
+        self.ask_for_broadcasts();
         self.watch_silence(id);
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use log::{debug, warn};
 
 use super::{Outcome, Turn, Wanted};
-use crate::engine::counters::Counters;
+use crate::engine::counters::{Counters, LINK_STATES, LinkState};
 use crate::engine::outbox::Outbox;
 use crate::engine::{LinkEnd, LinkId, Output, UpEvent, UpOrder};
 use crate::model::dialect::Dialect;
@@ -119,6 +119,44 @@ impl Link {
             | Phase::Naming { id, .. }
             | Phase::Ready(id)
             | Phase::Closing { id, .. } => Some(*id),
+        }
+    }
+
+    pub(super) const fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Ready(_))
+    }
+
+    /// What the operator sees.
+    pub(super) fn state(&self, now: Instant) -> LinkState {
+        let active = self.borrowed.values().filter(|borrowed| !borrowed.ended);
+        let number = match &self.phase {
+            Phase::Idle => 0,
+            Phase::Waiting { .. } => 1,
+            Phase::Connecting(_) => 2,
+            Phase::Naming { .. } => 3,
+            Phase::Ready(_) => 4,
+            Phase::Closing { .. } => 5,
+        };
+        LinkState {
+            owner: (self.owner != Owner::ALL).then(|| self.owner.0.tag()),
+            state: LINK_STATES[number],
+            since_secs: now.saturating_duration_since(self.since).as_secs(),
+            borrowed: u64::try_from(active.count()).unwrap_or(u64::MAX),
+            messages: self.messages,
+            acks: self.acks_sent,
+            last_error: self.last_error.clone(),
+        }
+    }
+
+    /// Asks for broadcasts.
+    pub(super) fn ask_for_broadcasts<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a str>,
+        out: &mut Outbox,
+    ) {
+        if let Phase::Ready(id) = self.phase {
+            let text = user_agent::broadcast_subscribe(ids);
+            order(out, id, UpOrder::Send(text));
         }
     }
 
@@ -283,6 +321,9 @@ impl Link {
             }
             (Phase::Ready(_), GatewayMessage::Notification(notification)) => {
                 self.notification(notification, turn);
+            }
+            (Phase::Ready(_), GatewayMessage::Broadcasts(versions)) => {
+                turn.outcomes.push_back(Outcome::Broadcasts(versions));
             }
             (Phase::Ready(_), GatewayMessage::Other) => {}
             (Phase::Ready(_), GatewayMessage::Hello { .. } | GatewayMessage::Updates(_))

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use link::Link;
 use pacer::Pacer;
 
+use super::counters::LinkState;
 use super::deadlines::Deadlines;
 use super::outbox::{Judged, Outbox, Waiting};
 use super::{LinkId, SessionId, UpEvent};
@@ -41,6 +42,10 @@ pub(super) struct Upstream {
     /// User agents whose subscriptions are lost, and who do not know it.
     to_tell: BTreeSet<Uaid>,
     pacer: Pacer,
+    /// Broadcasts that somebody has listened to.
+    broadcasts: BTreeSet<Box<str>>,
+    /// The link that they were asked for on.
+    carrier: Option<Owner>,
     last_link: u64,
     load: Load,
     outcomes: VecDeque<Outcome>,
@@ -99,6 +104,8 @@ pub(super) enum Outcome {
     },
     /// These user agents must subscribe again.
     Lost(Vec<Uaid>),
+    /// Versions of broadcasts.
+    Broadcasts(BTreeMap<String, String>),
 }
 
 /// Why there is no subscription.
@@ -122,6 +129,8 @@ impl Upstream {
             alarms: Deadlines::new(),
             acking: BTreeSet::new(),
             to_tell: BTreeSet::new(),
+            broadcasts: BTreeSet::new(),
+            carrier: None,
             last_link: 0,
             load: Load::At(now),
             outcomes: VecDeque::new(),
@@ -319,6 +328,39 @@ impl Upstream {
         }
     }
 
+    /// Asks for broadcasts that nobody has asked for before: on one link, as soon as one is ready.
+    pub(super) fn listen<'a>(&mut self, ids: impl Iterator<Item = &'a str>, out: &mut Outbox) {
+        let new: Vec<&str> = ids.filter(|id| !self.broadcasts.contains(*id)).collect();
+        if new.is_empty() {
+            return;
+        }
+        self.broadcasts.extend(new.iter().map(|id| Box::from(*id)));
+        if let Some(link) = self.carrier.and_then(|owner| self.links.get(&owner)) {
+            link.ask_for_broadcasts(new, out);
+        } else {
+            self.choose_carrier(out);
+        }
+    }
+
+    /// Broadcasts move to another link with the end of theirs.
+    fn choose_carrier(&mut self, out: &mut Outbox) {
+        let is_ready = |link: &Link| link.is_ready();
+        let carrier = self.carrier.and_then(|owner| self.links.get(&owner));
+        if self.broadcasts.is_empty() || carrier.is_some_and(is_ready) {
+            return;
+        }
+        self.carrier = None;
+        if let Some((owner, link)) = self.links.iter().find(|(_, link)| link.is_ready()) {
+            self.carrier = Some(*owner);
+            link.ask_for_broadcasts(self.broadcasts.iter().map(|id| &**id), out);
+        }
+    }
+
+    /// What the operator sees.
+    pub(super) fn snapshot(&self, now: Instant) -> Vec<LinkState> {
+        self.links.values().map(|link| link.state(now)).collect()
+    }
+
     /// Whether this user agent must get a new name, so that it subscribes again.
     pub(super) fn must_tell(&self, uaid: Uaid) -> bool {
         self.to_tell.contains(&uaid)
@@ -370,8 +412,10 @@ impl Upstream {
             outcomes: &mut self.outcomes,
             out,
         };
+        let was_ready = link.is_ready();
         act(link, &mut turn);
         link.settle_phase(&mut turn);
+        let is_ready = link.is_ready();
         if let Some(id) = link.connection() {
             self.connections.insert(id, owner);
         }
@@ -379,6 +423,9 @@ impl Upstream {
         self.alarms.set(owner, &mut link.alarm, at);
         if link.is_over() {
             self.links.remove(&owner);
+        }
+        if was_ready != is_ready {
+            self.choose_carrier(out);
         }
     }
 }

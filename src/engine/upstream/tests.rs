@@ -78,9 +78,11 @@ fn open(table: &mut Table, link: u64, name: &str) -> Vec<String> {
 
 /// What is sent to the main service.
 fn said(outs: Vec<Out>) -> Vec<String> {
-    let text = |out| match out {
-        Out::Up(_, UpOrder::Send(text)) => Some(text),
-        _ => None,
+    let text = |out| {
+        if let Out::Up(_, UpOrder::Send(text)) = out {
+            return Some(text);
+        }
+        None
     };
     outs.into_iter().filter_map(text).collect()
 }

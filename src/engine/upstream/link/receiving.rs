@@ -125,7 +125,8 @@ impl Link {
         let counter = &mut turn.out.counters.upstream_acks;
         *counter = counter.saturating_add(sent);
         order(turn.out, id, UpOrder::Send(user_agent::acks(all)));
-        self.settle_at.get_or_insert(after(turn.now, SETTLE_AFTER));
+        let soon = after(turn.now, SETTLE_AFTER);
+        self.settle_at.get_or_insert(soon);
     }
 
     /// What cannot come again once the main service has answered a ping that is sent now.
