@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use log::{error, info, warn};
 use simple_logger::SimpleLogger;
 use smol::channel::Receiver;
-use smol::net::TcpListener;
 use smol::{LocalExecutor, Timer};
 
-use crate::config::Config;
+use crate::config::boards::ChosenBy;
+use crate::config::{self, Config};
 use crate::engine::{Engine, Input, Settings};
 use crate::io::broadcast_source::BroadcastSource;
 use crate::io::clock::{self, Clock};
@@ -28,7 +28,7 @@ use crate::io::signals::{ReloadSignals, StopSignals};
 use crate::io::storage_thread::StorageThread;
 use crate::io::tls::{Files, Tls, TlsError};
 use crate::io::upstream_link::UpstreamLinks;
-use crate::io::{descriptors, entropy, listener};
+use crate::io::{descriptors, entropy, listener, turns};
 use crate::model::durability::Durability;
 use crate::model::ids::DatabaseId;
 use crate::model::store::Opened;
@@ -57,6 +57,7 @@ const REPLACE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// [`ServeError`] when it cannot start, or cannot go on.
 pub fn serve(mut config: Config) -> Result<(), ServeError> {
     start_log(&config);
+    log_board(&config);
     config.limits.connections_max = descriptors::make_room_for(config.limits.connections_max);
     let mut signals = StopSignals::catch().map_err(ServeError::System)?;
     let directory = DataDirectory::open(&config.data).map_err(ServeError::Directory)?;
@@ -108,9 +109,8 @@ fn serve_once(
 
     let executor = Rc::new(LocalExecutor::new());
     let running = Rc::clone(&executor);
-    smol::block_on(running.run(async {
-        let push = TcpListener::bind(config.listen)
-            .await
+    smol::block_on(turns::run(&running, async {
+        let push = listener::bind(config.listen)
             .map_err(|error| ServeError::Listen(config.listen, error))?;
         let address = push.local_addr().map_err(ServeError::System)?;
         let storage = StorageThread::start(store).map_err(ServeError::System)?;
@@ -175,7 +175,7 @@ fn open_store(
         id: DatabaseId(entropy::random()),
         key_is_new,
     };
-    let settings = store_settings(config.durability);
+    let settings = store_settings(config);
     Store::start(directory.path(), &settings, fresh, suspected).map_err(ServeError::Store)
 }
 
@@ -334,9 +334,19 @@ fn engine(
     Engine::new(now, settings).ok_or(ServeError::RunsUsedUp)
 }
 
-fn store_settings(durability: Durability) -> storage::Settings {
+fn store_settings(config: &Config) -> storage::Settings {
+    let config::Storage {
+        page_bytes,
+        cache_bytes,
+        checkpoint_pages,
+        journal_bytes_max,
+    } = config.storage;
     storage::Settings {
-        synchronous: match durability {
+        page_bytes,
+        cache_bytes,
+        checkpoint_pages,
+        journal_bytes_max,
+        synchronous: match config.durability {
             Durability::Strict => Synchronous::Full,
             Durability::Relaxed => Synchronous::Normal,
         },
@@ -363,6 +373,16 @@ fn start_log(config: &Config) {
     });
     // Only a second logger in this process is refused, and there is none.
     let _ = logger.init();
+}
+
+/// Says which board's limits these are.
+fn log_board(config: &Config) {
+    let by = match config.board.by {
+        ChosenBy::Configuration => "configuration",
+        ChosenBy::Model => "its own name",
+        ChosenBy::Target => "target, the machine is none that is known",
+    };
+    info!("board name={} chosen_by=\"{by}\"", config.board.board.name);
 }
 
 /// The one line on standard output: whoever started the program waits for it.
@@ -467,3 +487,28 @@ impl fmt::Display for ServeError {
 }
 
 impl std::error::Error for ServeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn database_is_set_up_as_the_configuration_says_and_by_default_as_the_storage_has_it() {
+        let mut config = Config::default();
+        let default = storage::Settings::default().with_full_reserve();
+        assert_eq!(store_settings(&config), default);
+        config.storage = config::Storage {
+            page_bytes: 8192,
+            cache_bytes: 1,
+            checkpoint_pages: 2,
+            journal_bytes_max: 3,
+        };
+        let settings = store_settings(&config);
+        assert_eq!(settings.page_bytes, 8192);
+        assert_eq!(settings.cache_bytes, 1);
+        assert_eq!(settings.checkpoint_pages, 2);
+        assert_eq!(settings.journal_bytes_max, 3);
+        // The reserve follows the log.
+        assert_eq!(settings.reserve_bytes, 2 * 8192 + (256 << 10));
+    }
+}

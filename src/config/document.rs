@@ -334,22 +334,23 @@ mod tests {
 
     use toml::de::DeTable;
 
+    use super::super::boards::Machine;
     use super::super::{Config, Flags};
 
     fn faults(text: &str) -> String {
         let file = Some((Path::new("f"), text));
-        Config::load(file, &Flags::default())
+        Config::load(file, &Flags::default(), &Machine::PC)
             .unwrap_err()
             .to_string()
     }
 
     #[test]
     fn unknown_keys_are_named_with_their_lines() {
-        let text = "board = \"pi\"\n[broadcasts]\npoll = 3\n[downstream]\n\
+        let text = "colour = \"red\"\n[broadcasts]\npoll = 3\n[downstream]\n\
                     [access]\njoin_codes = []\n[limits]\nspeed = 1\n";
         assert_eq!(
             faults(text),
-            "f:1: unknown key \"board\"\n\
+            "f:1: unknown key \"colour\"\n\
              f:3: unknown key \"poll\" in [broadcasts]\n\
              f:4: unknown key \"downstream\"\n\
              f:6: unknown key \"join_codes\" in [access]\n\
@@ -458,7 +459,8 @@ mod tests {
         let load = |number: &str| {
             let text = format!("limits.store_queue_max = {number}");
             let file = Some((Path::new("f"), text.as_str()));
-            let config = Config::load(file, &Flags::default()).map_err(|faults| faults.to_string());
+            let config = Config::load(file, &Flags::default(), &Machine::PC)
+                .map_err(|faults| faults.to_string());
             config.map(|config| config.limits.store_queue_max)
         };
         let refusal = |number: &str| {
@@ -540,7 +542,12 @@ mod tests {
             "f:1: join_tokens must have at most 100 entries"
         );
         let file = format!("access.join_tokens = [{}]", list(100));
-        let config = Config::load(Some((Path::new("f"), &file)), &Flags::default()).unwrap();
+        let config = Config::load(
+            Some((Path::new("f"), &file)),
+            &Flags::default(),
+            &Machine::PC,
+        )
+        .unwrap();
         assert_eq!(config.access.join_tokens.len(), 100);
         assert!(!format!("{config:?}").contains("0123456789abcdef"));
     }

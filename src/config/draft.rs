@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::boards::{ChosenBy, Machine};
 use super::faults::{Fault, Faults, Place};
+use super::keys::{self, Kind};
 use super::values::{self, SetText};
 use super::{Config, Flags};
 use crate::model::upstream::Endpoints;
@@ -53,7 +55,7 @@ impl Draft {
 
     /// Takes over what the command line says.
     pub(super) fn read_flags(&mut self, flags: &Flags) {
-        let given: [(_, _, _, SetText); 6] = [
+        let given: [(_, _, _, SetText); 7] = [
             ("listen", "--listen", &flags.listen, values::set_listen),
             ("console", "--console", &flags.console, values::set_console),
             ("data", "--data", &flags.data, values::set_data),
@@ -70,6 +72,7 @@ impl Draft {
                 &flags.durability,
                 values::set_durability,
             ),
+            ("board", "--board", &flags.board, values::set_board),
         ];
         for (key, flag, text, set) in given {
             let place = Place::Flag(flag);
@@ -77,6 +80,31 @@ impl Draft {
                 None => {}
                 Some(Ok(())) => self.set(("", key), place),
                 Some(Err(what)) => self.refuse(("", key), place, what),
+            }
+        }
+    }
+
+    /// Gives the keys that nobody has set what the profile of the board says: of the one that was
+    /// asked for, or else of the `machine`.
+    pub(super) fn read_profile(&mut self, machine: &Machine<'_>) {
+        if self.config.board.by != ChosenBy::Configuration {
+            self.config.board = machine.board();
+        }
+        for (table, name, number) in self.config.board.board.values() {
+            let key = keys::find(table, name);
+            let Some(key) = key.filter(|key| !self.places.contains_key(&(key.table, key.name)))
+            else {
+                continue;
+            };
+            match key.kind {
+                Kind::Number { set, .. } => set(&mut self.config.limits, number),
+                Kind::Whole { set, .. } | Kind::OneOf { set, .. } => set(&mut self.config, number),
+                // The tests compare what is read here with what the parser makes of it.
+                Kind::Text(_)
+                | Kind::Switch(_)
+                | Kind::Networks { .. }
+                | Kind::Endpoints(_)
+                | Kind::JoinTokens(_) => {}
             }
         }
     }

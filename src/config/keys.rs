@@ -55,11 +55,12 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 8] = [
+pub(super) const TABLES: [&str; 9] = [
     "access",
     "broadcasts",
     "limits",
     "simplepush",
+    "storage",
     "tls",
     "unifiedpush",
     "upstream",
@@ -80,13 +81,14 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 69] = [
+pub(super) static KEYS: [Key; 76] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
     text("public_url", values::set_public_url),
     text("log", values::set_log),
     text("durability", values::set_durability),
+    text("board", values::set_board),
     key(
         "access",
         "websocket_from",
@@ -243,6 +245,12 @@ pub(super) static KEYS: [Key; 69] = [
     number("websockets_per_address_max", 1, 1_000_000, |l, n| {
         l.websockets_per_address_max = size(n);
     }),
+    number("websocket_rate_per_sec_max", 1, 1_000_000, |l, n| {
+        l.websocket_rate_per_sec_max = count(n);
+    }),
+    number("websocket_burst_max", 1, 1_000_000, |l, n| {
+        l.websocket_burst_max = count(n);
+    }),
     number("newcomer_rate_per_min_max", 1, 1_000_000, |l, n| {
         l.newcomer_rate_per_min_max = count(n);
     }),
@@ -312,6 +320,23 @@ pub(super) static KEYS: [Key; 69] = [
     number("request_timeout_secs", 1, 600, |l, n| {
         l.request_timeout = secs(n)
     }),
+    key(
+        "storage",
+        "page_bytes",
+        Kind::OneOf {
+            numbers: &[4096, 8192, 16_384, 32_768, 65_536],
+            set: |c, n| c.storage.page_bytes = count(n),
+        },
+    ),
+    storage("cache_bytes", BYTES_MIN, MEMORY_BYTES_MAX, |c, n| {
+        c.storage.cache_bytes = count(n);
+    }),
+    storage("checkpoint_pages", 10, 100_000, |c, n| {
+        c.storage.checkpoint_pages = count(n);
+    }),
+    storage("journal_bytes_max", BYTES_MIN, MEMORY_BYTES_MAX, |c, n| {
+        c.storage.journal_bytes_max = count(n);
+    }),
 ];
 
 const fn text(name: &'static str, set: SetText) -> Key {
@@ -324,6 +349,10 @@ const fn number(name: &'static str, min: u64, max: u64, set: fn(&mut Limits, u64
 
 const fn upstream(name: &'static str, kind: Kind) -> Key {
     key("upstream", name, kind)
+}
+
+const fn storage(name: &'static str, min: u64, max: u64, set: fn(&mut Config, u64)) -> Key {
+    key("storage", name, Kind::Whole { min, max, set })
 }
 
 const fn key(table: &'static str, name: &'static str, kind: Kind) -> Key {
@@ -354,6 +383,7 @@ mod tests {
     use std::path::Path;
 
     use super::super::Flags;
+    use super::super::boards::{ChosenBy, Machine};
     use super::*;
 
     /// A row of a table of `docs/configuration.md`: table, name, default, bounds.
@@ -375,7 +405,8 @@ mod tests {
     }
 
     fn load(text: &str) -> Result<Config, String> {
-        Config::load(Some((Path::new("f"), text)), &Flags::default()).map_err(|f| f.to_string())
+        let file = Some((Path::new("f"), text));
+        Config::load(file, &Flags::default(), &Machine::PC).map_err(|f| f.to_string())
     }
 
     fn file_with(table: &str, name: &str, value: &str) -> String {
@@ -408,6 +439,7 @@ mod tests {
                     "udp_proxy" => config.simplepush.udp_proxy.is_none(),
                     "certificate" => config.tls.certificate.is_none(),
                     "key" => config.tls.key.is_none(),
+                    "board" => config.board.by == ChosenBy::Target,
                     _ => false,
                 };
                 assert!(unset, "{name}");
@@ -433,7 +465,7 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 36);
+        assert_eq!(compared, 38);
     }
 
     #[test]
@@ -463,7 +495,7 @@ mod tests {
                 past += 1;
             }
         }
-        assert_eq!(past, 72);
+        assert_eq!(past, 76);
         assert!(load(&lowest).is_ok());
         assert!(load(&highest).is_ok());
     }

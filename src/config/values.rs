@@ -14,6 +14,7 @@ use crate::model::public_url::PublicUrl;
 use crate::model::time::ClockTrust;
 use crate::model::upstream::{Endpoints, Identity, Rule, Unreachable};
 
+use super::boards::{self, Chosen, ChosenBy};
 use super::{CONSOLE_DEFAULT, Config, LISTEN_DEFAULT};
 
 /// Takes the text of a key into the configuration.
@@ -50,6 +51,17 @@ pub(super) fn set_certificate(config: &mut Config, text: &str) -> Result<(), Str
 pub(super) fn set_key(config: &mut Config, text: &str) -> Result<(), String> {
     const SHAPE: &str = "must name a PEM file, such as \"/etc/edgepush/privkey.pem\"";
     config.tls.key = Some(path(text).ok_or(SHAPE)?);
+    Ok(())
+}
+
+pub(super) fn set_board(config: &mut Config, text: &str) -> Result<(), String> {
+    let board = boards::find(text).ok_or(
+        "must be one of those that `edgepush boards` lists, such as \"raspberry-pi-zero\"",
+    )?;
+    config.board = Chosen {
+        board,
+        by: ChosenBy::Configuration,
+    };
     Ok(())
 }
 

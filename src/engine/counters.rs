@@ -117,10 +117,22 @@ pub struct Counters {
     pub websockets_forbidden: u64,
     /// Websockets refused because too many are open from one address.
     pub websockets_over_address_max: u64,
+    /// Websockets refused because they came too fast from one address.
+    pub websockets_over_address_rate: u64,
     /// Connections turned away because too many are open.
     pub connections_over_max: u64,
     /// Connections turned away because too many are open from one address.
     pub connections_over_address_max: u64,
+    /// Connections that the system could not give us.
+    pub accepts_failed: u64,
+    /// Connections that ended before the TLS handshake did.
+    pub handshakes_failed: u64,
+    /// Requests that are no HTTP, or too large a head of one.
+    pub requests_malformed: u64,
+    /// Requests that did not arrive in time.
+    pub requests_timed_out: u64,
+    /// Connections ended because the peer did not read in time what it was sent.
+    pub writes_timed_out: u64,
     /// Websockets closed for a fault of the user agent.
     pub websockets_faulted: u64,
     /// Websockets closed because they fell silent.

@@ -69,6 +69,8 @@ pub enum Input<'a> {
     },
     /// A connection was turned away before it could say anything. It is only counted.
     TurnedAway(TurnedAway),
+    /// A connection has come to nothing. It is only counted.
+    Failed(Failure),
     /// The source of broadcasts has been read: each with its version.
     Broadcasts(BTreeMap<String, String>),
     /// Something happened on a connection to the main service. Harmless after its end.
@@ -140,6 +142,21 @@ pub enum TurnedAway {
     TooMany,
     /// Too many are open from its address.
     TooManyOfAddress,
+}
+
+/// What a connection has come to nothing by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Failure {
+    /// The system had none to give: no descriptor is left.
+    Accept,
+    /// No end of the TLS handshake, or not in time.
+    Handshake,
+    /// What came is no HTTP, or more of it than is taken.
+    Malformed,
+    /// A request began, or should have, and did not arrive in time.
+    SlowRequest,
+    /// The peer did not read in time what it was sent.
+    Unread,
 }
 
 /// A websocket that has opened.

@@ -59,8 +59,8 @@ use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 
 pub use event::{
-    CloseReason, Input, LinkEnd, LinkId, Opening, Output, RequestId, SessionId, TurnedAway,
-    UpEvent, UpOrder, Violation,
+    CloseReason, Failure, Input, LinkEnd, LinkId, Opening, Output, RequestId, SessionId,
+    TurnedAway, UpEvent, UpOrder, Violation,
 };
 
 /// How often expired messages are swept from flash. A message is never *delivered* after its TTL;
@@ -170,6 +170,7 @@ impl Engine {
             Input::Gone { session } => self.session_gone(session),
             Input::Request { request, head } => self.request(now, request, *head),
             Input::TurnedAway(why) => self.turned_away(why),
+            Input::Failed(failure) => self.failed(failure),
             Input::Broadcasts(versions) => self.broadcasts_read(versions),
             Input::Up { link, event } => self.up(now, link, event),
             Input::Stored(replies) => self.stored(now, replies),

@@ -30,12 +30,7 @@ impl Engine {
                 }
             }
             Waiting::Register(session, registering) => {
-                let made = if let StoreReply::Subscribed(made) = reply {
-                    Some(made)
-                } else {
-                    None
-                };
-                self.registered(session, &registering, made);
+                self.registered(session, &registering, made(&reply));
             }
             Waiting::Unregister {
                 session,
@@ -83,14 +78,7 @@ impl Engine {
             }
             Waiting::Sleepers => self.sleepers_read(now, reply),
             Waiting::Upstream => self.upstream_loaded(now, reply),
-            Waiting::Borrow(borrowing) => {
-                let made = if let StoreReply::Subscribed(made) = reply {
-                    Some(made)
-                } else {
-                    None
-                };
-                self.borrowed(now, *borrowing, made);
-            }
+            Waiting::Borrow(borrowing) => self.borrowed(now, *borrowing, made(&reply)),
             Waiting::Sleep(session, uaid) => {
                 self.may_sleep(now, session, uaid, reply == StoreReply::Done);
             }
@@ -206,5 +194,14 @@ impl Engine {
             Counters::add(&mut self.desk.out.counters.storage_faults);
         }
         self.storage_fault = fault;
+    }
+}
+
+/// Whether a subscription was made; `None` if the storage failed.
+fn made(reply: &StoreReply) -> Option<bool> {
+    if let StoreReply::Subscribed(made) = reply {
+        Some(*made)
+    } else {
+        None
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod agent_socket;
 mod aside;
+pub mod board;
 pub mod broadcast_source;
 pub mod clock;
 pub mod connect;
@@ -19,12 +20,14 @@ pub mod http_client;
 pub mod key_file;
 pub mod listener;
 mod mailbox;
+mod patience;
 pub mod private_file;
 pub mod process;
 pub mod signals;
 pub mod storage_thread;
 pub mod stream;
 pub mod tls;
+pub mod turns;
 pub mod upstream_link;
 mod wakeup_proxy;
 mod warned;

@@ -120,6 +120,11 @@ impl Gateway {
         }
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the process is still there.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -260,7 +265,8 @@ fn spawn(
             "--console",
             "127.0.0.1:0",
         ])
-        .args(["--log", "debug", "--data"])
+        // The same limits wherever the tests run.
+        .args(["--board", "generic-x86-64", "--log", "debug", "--data"])
         .arg(data)
         .arg("--config")
         .arg(&file)
@@ -303,9 +309,19 @@ impl UserAgent {
 
     /// The same, where the gateway may be down.
     pub fn try_connect(gateway: &Gateway) -> Option<Self> {
-        let stream = TcpStream::connect(gateway.push).ok()?;
+        Self::try_connect_to(gateway.push)
+    }
+
+    /// The same with any push service.
+    pub fn try_connect_to(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let url = format!("ws://{}/", gateway.push);
+        Self::over(stream)
+    }
+
+    /// The same over a connection that is there; `None` where no websocket is to be had.
+    pub fn over(stream: TcpStream) -> Option<Self> {
+        let url = format!("ws://{}/", stream.peer_addr().ok()?);
         let (socket, _) = tungstenite::client(url, stream).ok()?;
         Some(Self::on(socket))
     }
@@ -337,17 +353,21 @@ impl UserAgent {
 
     /// Connects and says hello, under a name if it has one.
     pub fn hello(gateway: &Gateway, uaid: Option<&str>) -> Self {
-        let mut agent = Self::connect(gateway);
+        Self::connect(gateway).greet(uaid)
+    }
+
+    /// Says hello, under a name if it has one.
+    pub fn greet(mut self, uaid: Option<&str>) -> Self {
         let mut hello = json!({"messageType": "hello", "use_webpush": true, "broadcasts": {}});
         if let Some(uaid) = uaid {
             hello["uaid"] = uaid.into();
         }
-        agent.send(&hello);
-        let answer = agent.receive();
+        self.send(&hello);
+        let answer = self.receive();
         assert_eq!(answer["messageType"], "hello");
         assert_eq!(answer["status"], 200);
-        agent.uaid = answer["uaid"].as_str().unwrap().to_owned();
-        agent
+        self.uaid = answer["uaid"].as_str().unwrap().to_owned();
+        self
     }
 
     pub fn send(&mut self, message: &Value) {
@@ -398,6 +418,11 @@ impl UserAgent {
             Ok(other) => panic!("not a message: {other:?}"),
             Err(_) => None,
         }
+    }
+
+    /// The connection must end, in whatever way.
+    pub fn expect_end(&mut self) {
+        while self.socket.read().is_ok() {}
     }
 
     /// The close frame that must come next, as code and reason.
@@ -504,8 +529,13 @@ impl Http {
     pub fn try_connect(address: SocketAddr) -> Option<Self> {
         let stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        Some(Self::over(stream))
+    }
+
+    /// The same over a connection that is there.
+    pub fn over(stream: TcpStream) -> Self {
         let stream = BufReader::new(stream);
-        Some(Self { stream })
+        Self { stream }
     }
 
     /// Sends these very bytes.
