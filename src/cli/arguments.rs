@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
 
+#[cfg(feature = "load")]
+use super::load;
 use super::{boards, database, listen, send, vapid};
 use crate::config::Flags;
 
@@ -20,6 +22,7 @@ Usage: edgepush [serve] [options]
        edgepush check [FILE]    look through the database
        edgepush restore FILE    put a backup in its place
        edgepush boards [NAME]   list the boards, or show the profile of one
+       edgepush load            load and check a push service, if built in
 
 Each of these has a --help of its own.
 
@@ -60,6 +63,9 @@ pub(super) enum Command {
     Listen(Box<listen::arguments::Options>),
     /// Be an application server.
     Send(Box<send::arguments::Options>),
+    /// Load a push service.
+    #[cfg(feature = "load")]
+    Load(Box<load::arguments::Options>),
     /// Make or show the key of an application server.
     Vapid(PathBuf),
     /// List the boards, or show the profile of one.
@@ -129,6 +135,12 @@ fn other_command(parser: &mut Parser) -> Option<Command> {
         let options = send::arguments::read(parser);
         let command = |options| Command::Send(Box::new(options));
         return Some(of("send", options, command, send::arguments::HELP));
+    }
+    #[cfg(feature = "load")]
+    if is_next("load") {
+        let options = load::arguments::read(parser);
+        let command = |options| Command::Load(Box::new(options));
+        return Some(of("load", options, command, load::arguments::HELP));
     }
     if is_next("vapid") {
         let path = vapid::arguments(parser);

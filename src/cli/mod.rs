@@ -6,6 +6,8 @@ mod arguments;
 mod boards;
 mod database;
 mod listen;
+#[cfg(feature = "load")]
+mod load;
 mod send;
 mod text;
 mod vapid;
@@ -40,6 +42,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(Command::Serve { file, flags }) => serve(file.as_deref(), &flags),
         Ok(Command::Listen(options)) => listen::run(&options),
         Ok(Command::Send(options)) => send::run(&options),
+        #[cfg(feature = "load")]
+        Ok(Command::Load(options)) => load::run(*options),
         Ok(Command::Vapid(path)) => vapid::run(&path),
         Ok(Command::Boards(name)) => boards::run(name.as_deref()),
         Ok(Command::Database(task, options)) => database::run(task, &options),

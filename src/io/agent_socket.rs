@@ -19,8 +19,9 @@ use super::websocket::{feed, flush};
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 use crate::protocol::peer_url::PeerUrl;
 
-/// Read and write buffers of the one websocket, in bytes; a longer message grows them.
-const BUFFER_BYTES: usize = 4 * 1024;
+/// Read and write buffers of one websocket, in bytes; a longer message grows them. `edgepush load` has
+/// thousands.
+const BUFFER_BYTES: usize = 1024;
 /// Most bytes that may gather when the socket takes none.
 const WRITE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long the gateway may take to read what is sent.

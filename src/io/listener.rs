@@ -1,7 +1,7 @@
 //! Accepts connections on the push port. One slow peer never stops the next.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -44,7 +44,15 @@ const _: () = assert!(RECEIVE_BUFFER_BYTES >= WEBSOCKET_MESSAGE_BYTES_MAX);
 ///
 /// Those of the system: the port is taken, the address is not ours.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
+    take(net::TcpListener::bind(address)?)
+}
+
+/// Takes over a socket that is bound already.
+///
+/// # Errors
+///
+/// Those of the system.
+pub fn take(listener: net::TcpListener) -> io::Result<TcpListener> {
     // Every connection inherits them.
     set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
     set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_BYTES)?;

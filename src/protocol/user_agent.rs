@@ -18,10 +18,11 @@ use crate::model::message::{Content, Encoding, Payload};
 pub const PING: &str = "{}";
 /// Longest UAID taken, in characters, as in Firefox.
 const UAID_CHARS_MAX: usize = 128;
-/// What an [`unregister`] says, as Firefox where a page unsubscribes.
-const UNREGISTER_UNSUBSCRIBED: u16 = 200;
 /// What a [`nack`] says of a message whose handler failed.
 const NACK_HANDLER_FAILED: u16 = 301;
+
+/// What an [`unregister`] says of its reason: the page does not want it any more.
+const UNSUBSCRIBED: u16 = 200;
 
 /// The first message: the user agent's name, if it has one, and in SimplePush its subscriptions.
 pub fn hello(dialect: Dialect, uaid: Option<&str>, channels: &[ChannelId]) -> String {
@@ -49,10 +50,9 @@ pub fn register(channel: ChannelId, key: Option<&str>) -> String {
     register.to_string()
 }
 
-/// Ends a subscription: its user agent does not want it any more.
+/// Gives a subscription up.
 pub fn unregister(channel: ChannelId) -> String {
-    let channel = dashed(channel);
-    json!({"messageType": "unregister", "channelID": channel, "code": UNREGISTER_UNSUBSCRIBED})
+    json!({"messageType": "unregister", "channelID": dashed(channel), "code": UNSUBSCRIBED})
         .to_string()
 }
 
@@ -120,8 +120,8 @@ pub enum GatewayMessage {
     },
     /// The answer to `unregister`.
     Unregistered {
-        /// The subscription.
-        channel: ChannelId,
+        /// The subscription, if it says which.
+        channel: Option<ChannelId>,
         /// Whether it has ended.
         verdict: Verdict,
     },
@@ -257,7 +257,7 @@ pub fn parse(frame: &str) -> Result<GatewayMessage, NotUnderstood> {
             verdict: Verdict::of(&message),
         }),
         Some("unregister") => Ok(GatewayMessage::Unregistered {
-            channel: channel(&message)?,
+            channel: channel(&message).ok(),
             verdict: Verdict::of(&message),
         }),
         Some("broadcast") => Ok(GatewayMessage::Broadcasts(broadcasts(&message))),
@@ -393,6 +393,10 @@ mod tests {
         assert_eq!(updates[0].version, AckVersion::Text("v".into()));
         assert_eq!(updates[0].code(), AckCode::DecryptionError);
 
+        let unregister_text = unregister(CHANNEL);
+        let ended = ClientMessage::Unregister { channel: CHANNEL };
+        assert_eq!(parse_at_gateway(&unregister_text), Ok(ended));
+
         let nack_text = nack("v");
         assert_eq!(parse_at_gateway(&nack_text), Ok(ClientMessage::Nack));
         assert_eq!(parse_at_gateway(PING), Ok(ClientMessage::Ping));
@@ -442,6 +446,12 @@ mod tests {
         let registered = format!(
             r#"{{"messageType":"register","channelID":"{DASHED}","status":400,"pushEndpoint":"Failed"}}"#
         );
+        let unregistered = r#"{"messageType":"unregister","status":200}"#;
+        let expected = GatewayMessage::Unregistered {
+            channel: None,
+            verdict: OK,
+        };
+        assert_eq!(parse(unregistered), Ok(expected));
         let expected = GatewayMessage::Registered {
             channel: CHANNEL,
             endpoint: "Failed".to_owned(),

@@ -159,10 +159,13 @@ impl Link {
     /// the next connection.
     pub(super) fn unregistered(
         &mut self,
-        alias: ChannelId,
+        alias: Option<ChannelId>,
         verdict: &Verdict,
         turn: &mut Turn<'_>,
     ) {
+        let Some(alias) = alias else {
+            return;
+        };
         let has_ended = self.borrowed.get(&alias).is_some_and(|known| known.ended);
         if !verdict.is_ok() || !has_ended {
             return;
