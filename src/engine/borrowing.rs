@@ -235,6 +235,7 @@ impl Engine {
             uaid,
             channel,
             restricted_to: None,
+            dialect: Dialect::WebPush,
         };
         Some(Target { endpoint, lost })
     }

@@ -24,6 +24,8 @@ pub(super) struct VersionClock {
     shown: Version,
     /// Written down, or on its way there.
     bound: Version,
+    /// Written down for certain.
+    written: Version,
     in_use: bool,
 }
 
@@ -38,6 +40,7 @@ impl VersionClock {
             secs,
             shown: Version::from_secs(secs),
             bound: saved,
+            written: saved,
             in_use: false,
         }
     }
@@ -76,7 +79,22 @@ impl VersionClock {
         Some(self.bound)
     }
 
-    /// The bound as it was written down last.
+    /// A bound is on flash.
+    pub(super) const fn written(&mut self, bound: Version) {
+        self.written = bound;
+    }
+
+    /// No version from here on comes out of this clock behind a kill.
+    pub(super) const fn outlives_kill(&self) -> Version {
+        self.written
+    }
+
+    /// What is below this is neither given out again, nor behind a kill.
+    pub(super) fn settled(&self) -> Version {
+        self.shown.min(self.written)
+    }
+
+    /// The bound as it was given to the storage last.
     pub(super) const fn bound(&self) -> Version {
         self.bound
     }
@@ -143,5 +161,22 @@ mod tests {
             1_780_000_300,
             "stopped in good order"
         );
+    }
+
+    #[test]
+    fn version_is_settled_once_a_bound_above_it_is_on_flash() {
+        let now = |wall| Now {
+            monotonic: Instant::now(),
+            wall: UnixTime::from_secs(wall),
+            wall_is_trusted: false,
+        };
+        let mut clock = VersionClock::new(now(7), Version::from_secs(7));
+        clock.tick(now(1000));
+        clock.version();
+        let bound = clock.next_bound().unwrap();
+        assert_eq!(clock.settled().as_u64(), 7, "the write may fail");
+        clock.written(bound);
+        assert_eq!(clock.settled(), clock.shown());
+        assert!(clock.outlives_kill() > clock.shown());
     }
 }

@@ -267,12 +267,14 @@ impl Store {
                 ref message,
                 lost,
                 version_clock,
+                noted_from,
                 quota,
                 received,
             } => {
                 let terms = Terms {
                     lost,
                     version_clock,
+                    noted_from,
                     quota,
                     received,
                 };
