@@ -438,7 +438,15 @@ fn refused(certificates: &Certificates) -> String {
     let file = certificates.path("edgepush.toml");
     fs::write(&file, certificates.config()).unwrap();
     let output = support::edgepush()
-        .args(["--listen", "127.0.0.1:0", "--console", "off", "--data"])
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--console",
+            "off",
+            "--log",
+            "warn",
+        ])
+        .arg("--data")
         .arg(certificates.path("data"))
         .arg("--config")
         .arg(&file)
