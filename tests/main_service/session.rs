@@ -24,6 +24,7 @@ pub enum Up {
     Fragment(String),
     /// A frame above 64 KiB, or what no frame is.
     Malformed,
+    Ping(String),
     Pong(String),
     Close(Option<(u16, String)>),
 }
@@ -31,7 +32,7 @@ pub enum Up {
 impl Up {
     pub fn payload(&self) -> &str {
         match self {
-            Self::Text(text) | Self::Fragment(text) | Self::Pong(text) => text,
+            Self::Text(text) | Self::Fragment(text) | Self::Ping(text) | Self::Pong(text) => text,
             Self::Close(Some((_, reason))) => reason,
             Self::Binary | Self::Malformed | Self::Close(None) => "",
         }
@@ -43,6 +44,8 @@ impl Up {
 pub enum Down {
     Text(String),
     Ping,
+    /// With what the ping said.
+    Pong(String),
     /// The last of all.
     Close(Option<(u16, String)>),
 }
@@ -198,6 +201,8 @@ impl Service {
                 return self.end(now, id, Some((1003, "UnsupportedMessage")));
             }
             Up::Malformed => return self.end(now, id, Some((1002, "Protocol"))),
+            // Behind what was said before it has been acted on.
+            Up::Ping(payload) => return self.push(id, Down::Pong(payload)),
             Up::Pong(_) => return self.pong(now, id),
             Up::Close(close) => {
                 let close = close.as_ref();
@@ -400,8 +405,12 @@ impl Service {
     }
 
     fn say(&mut self, id: SessionId, text: String) {
+        self.push(id, Down::Text(text));
+    }
+
+    fn push(&mut self, id: SessionId, down: Down) {
         let session = self.sessions.get_mut(&id).expect("it is open");
-        session.outbox.push_back(Down::Text(text));
+        session.outbox.push_back(down);
     }
 }
 
