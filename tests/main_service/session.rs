@@ -74,6 +74,8 @@ pub struct Session {
     /// Something was stored meanwhile.
     pub(super) has_more: bool,
     pub(super) read_since_empty: usize,
+    /// Its user is written with its first channel.
+    is_new: bool,
     opened: Duration,
     last_ping: Option<Duration>,
     /// When the next websocket ping goes out.
@@ -96,6 +98,7 @@ impl Session {
             batch: Vec::new(),
             has_more: false,
             read_since_empty: 0,
+            is_new: false,
             opened: now,
             last_ping: None,
             ping_at: now + rules.ping_interval,
@@ -279,6 +282,7 @@ impl Service {
         self.online.insert(uaid, id);
         let session = self.sessions.get_mut(&id).expect("it is open");
         session.uaid = Some(uaid);
+        session.is_new = known.is_none();
         let news = self.subscribe(id, broadcasts);
         let uaid = uaid.simple();
         self.say(
@@ -329,9 +333,14 @@ impl Service {
             key_digest: digest,
         };
         self.endpoints.insert(token, endpoint);
-        // Only now is a new user written.
-        let user = self.users.entry(uaid).or_default();
-        user.channels.insert(parsed);
+        // Only now is a new user written; one that was deleted meanwhile never again.
+        let session = self.sessions.get_mut(&id).expect("it is open");
+        if std::mem::take(&mut session.is_new) {
+            self.users.entry(uaid).or_default();
+        }
+        if let Some(user) = self.users.get_mut(&uaid) {
+            user.channels.insert(parsed);
+        }
         self.say(id, answer(200, &url));
     }
 

@@ -18,8 +18,9 @@ pub(crate) struct Checker {
     users: BTreeMap<usize, BTreeSet<Uuid>>,
     /// Names that went down with a database: nobody can end anything under them.
     orphans: BTreeSet<Uuid>,
-    /// How many crashes there were, losses of the database included.
-    crashes: u64,
+    lost_database: bool,
+    /// How often something that was sent may have been forgotten: crashes, and what the storage refused.
+    lapses: u64,
 }
 
 #[derive(Debug)]
@@ -30,10 +31,10 @@ struct Message {
     ttl_secs: u64,
     topic: Option<String>,
     posted: Duration,
-    /// The gateway's version, and the crashes before it was first sent.
+    /// The gateway's version, and the lapses before it was first sent.
     version: Option<(String, u64)>,
     received: bool,
-    /// The crashes before its ack was heard.
+    /// The lapses before its ack was heard.
     acked: Option<u64>,
     /// It need not arrive any more: its subscription or its user agent's name is gone.
     unwanted: bool,
@@ -134,16 +135,16 @@ impl Checker {
         let number = number_in(body.expect("every message has a body"));
         let known = &self.channels[&(agent, channel)];
         assert!(!known.ended, "message {number} sent after its unregister was answered");
-        let crashes = self.crashes;
+        let lapses = self.lapses;
         let message = &mut self.messages[number];
         assert_eq!((message.agent, message.channel), (agent, channel), "to the wrong place");
-        assert_ne!(message.acked, Some(crashes), "message {number} sent again after its ack");
+        assert_ne!(message.acked, Some(lapses), "message {number} sent again after its ack");
         match &message.version {
-            Some((before, then)) if *then == crashes => {
+            Some((before, then)) if *then == lapses => {
                 assert_eq!(before, version, "message {number} was kept twice");
             }
             _ => {
-                message.version = Some((version.to_owned(), crashes));
+                message.version = Some((version.to_owned(), lapses));
                 self.versions.insert(version.to_owned(), number);
             }
         }
@@ -156,8 +157,8 @@ impl Checker {
         assert_eq!(message.agent, agent);
         let (_, then) = message.version.as_ref().expect("it was sent");
         // Of an older version of it, nothing follows.
-        if *then == self.crashes {
-            message.acked = Some(self.crashes);
+        if *then == self.lapses {
+            message.acked = Some(self.lapses);
         }
     }
 
@@ -167,20 +168,14 @@ impl Checker {
         self.messages[number].received = true;
     }
 
-    /// What was only in memory is gone.
-    pub(crate) const fn crashed(&mut self) {
-        self.crashes += 1;
-    }
-
-    /// What was to be deleted may not have been.
-    pub(crate) fn storage_failed(&mut self) {
-        for message in &mut self.messages {
-            message.acked = None;
-        }
+    /// Something that was sent may be forgotten, or its ack: it may come again as another one.
+    pub(crate) const fn lapsed(&mut self) {
+        self.lapses += 1;
     }
 
     pub(crate) fn database_lost(&mut self, main: &Service) {
         self.orphans.extend(main.users.keys());
+        self.lost_database = true;
         self.forget(|_| true);
         for channel in self.channels.values_mut() {
             channel.ended = false;
@@ -221,11 +216,12 @@ impl Checker {
         .collect()
     }
 
-    /// Whether somebody at the main service that this user agent depended on was lost.
+    /// Whether somebody at the main service that this user agent depended on was lost, or a database:
+    /// then the gateway cannot know.
     pub(crate) fn had_reason_to_be_renamed(&self, agent: usize, main: &Service) -> bool {
         let own = self.users.get(&agent);
         let mut own = own.into_iter().flatten();
-        own.any(|user| !main.users.contains_key(user) || self.orphans.contains(user))
+        self.lost_database || own.any(|user| !main.users.contains_key(user))
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) const KINDS: &[&str] = &[
     "messages not acted on",
     "posted",
     "posted to what is gone",
+    "queue full",
     "register refused",
     "registered again",
     "registers refused",

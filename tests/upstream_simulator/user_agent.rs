@@ -1,11 +1,12 @@
 //! The user agents of the house: they subscribe, come and go, ack sooner or later.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use edgepush::engine::{Input, Opening, SessionId};
 use edgepush::protocol::http::{BaseUrl, Scheme};
 use uuid::Uuid;
 
+use crate::checker::user_of;
 use crate::frames::{Ack, Down, Frame, Said, Up};
 use crate::world::World;
 
@@ -17,7 +18,9 @@ pub(crate) struct UserAgent {
     pub(crate) socket: Option<u64>,
     pub(crate) subscriptions: Vec<Subscription>,
     to_ack: Vec<Ack>,
-    /// How often it was given another name than it had.
+    /// What it has unregistered: an answer to an earlier register of these means nothing.
+    ended: BTreeSet<Uuid>,
+    /// How often it lost subscriptions with its name.
     pub(crate) renamed: u32,
 }
 
@@ -50,8 +53,7 @@ impl World {
             body,
         } = &frame
         {
-            let life = self.life;
-            self.checker.sent(agent, *channel, version, body.as_deref(), life);
+            self.checker.sent(agent, *channel, version, body.as_deref());
         }
         if let Frame::Unregistered { channel, status } = &frame
             && *status == 200
@@ -122,6 +124,7 @@ impl World {
             3 if subscribed > 0 => {
                 let channel = self.some_channel(agent);
                 self.checker.unregisters(agent, channel);
+                self.agents[agent].ended.insert(channel);
                 self.agents[agent].subscriptions.retain(|own| own.channel != channel);
                 self.say(id, Said::Unregister { channel });
             }
@@ -235,9 +238,8 @@ impl World {
             Some(Up::Pong) => self.input(Input::Alive { session }),
             Some(Up::Said(said)) => {
                 if let Said::Ack(acks) = &said {
-                    let life = self.life;
                     for ack in acks {
-                        self.checker.acked(agent, &ack.version, life);
+                        self.checker.acked(agent, &ack.version);
                     }
                 }
                 let text = said.text();
@@ -275,8 +277,8 @@ impl World {
                 }
                 let before = agent.uaid.replace(uaid.clone());
                 if before.is_some_and(|before| before != uaid) {
+                    agent.renamed += u32::from(!agent.subscriptions.is_empty());
                     agent.subscriptions.clear();
-                    agent.renamed += 1;
                     self.checker.renamed(number);
                     self.tally.add("user agent gets another name");
                 }
@@ -292,8 +294,12 @@ impl World {
                 } else {
                     "borrowed"
                 });
+                if agent.ended.contains(&channel) {
+                    return;
+                }
                 agent.subscriptions.retain(|own| own.channel != channel);
-                self.checker.has_endpoint(number, channel, &endpoint);
+                let user = user_of(&self.main, &endpoint);
+                self.checker.has_endpoint(number, channel, &endpoint, user);
                 agent.subscriptions.push(Subscription { channel, endpoint });
             }
             Frame::Registered { .. } => self.tally.add("register refused"),
@@ -302,7 +308,7 @@ impl World {
                 version,
                 body,
             } => {
-                self.checker.received(&version, body.as_deref());
+                self.checker.received(body.as_deref());
                 let code = Some(100);
                 agent.to_ack.push(Ack {
                     channel,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use edgepush::engine::{Input, Output};
+use edgepush::model::store::{EnqueueOutcome, StoreReply};
 use edgepush::model::time::{Now, UnixTime};
 use uuid::Uuid;
 
@@ -206,6 +207,7 @@ impl World {
             if !all.is_empty() {
                 self.tally.add("main service forgets one");
                 let user = self.rng.pick(&all);
+                self.note(|| format!("FORGOTTEN {user}"));
                 self.main.users.remove(&user);
             }
         }
@@ -258,7 +260,7 @@ impl World {
         }
         let number = self.checker.next_number();
         let status = self.main.answer(self.elapsed, &request).status;
-        self.note(|| format!("POST {number} => {status}"));
+        self.note(|| format!("POST {number} to {endpoint} => {status}"));
         self.tally.add(match status {
             201 => "posted",
             404 | 410 => "posted to what is gone",
@@ -284,7 +286,7 @@ impl World {
         self.tally.add("crash");
         self.note(|| "CRASH".to_owned());
         self.gateway = None;
-        self.checker.crashed();
+        self.checker.lapsed();
         self.reboot();
     }
 
@@ -316,7 +318,7 @@ impl World {
             self.note(|| "DATABASE LOST".to_owned());
             std::fs::remove_dir_all(&self.directory).expect("it is there");
             std::fs::create_dir(&self.directory).expect("its parent is there");
-            self.checker.crashed();
+            self.checker.lapsed();
             self.checker.database_lost(&self.main);
         }
         self.boot();
@@ -337,7 +339,8 @@ impl World {
             let deadline = deadline.map_or(target, |at| at - self.start);
             self.tick_to(step.min(deadline.max(self.elapsed)).min(target));
             if deadline <= self.elapsed {
-                self.tick_to(self.elapsed + Duration::from_micros(self.rng.below(3000)));
+                let late = Duration::from_micros(self.rng.below(3000));
+                self.tick_to(self.elapsed + late);
                 self.input(Input::Timeout);
                 let next = self.gateway().engine.next_deadline();
                 let now = self.now().monotonic;
@@ -371,14 +374,19 @@ impl World {
             moved = true;
             if self.gateway().commit(count) {
                 self.tally.add("batch failed");
-                self.checker.storage_failed();
+                self.checker.lapsed();
             }
         }
         let done = self.gateway().replies.len();
         if done > 0 && self.rng.percent(pace) {
             let count = 1 + self.rng.index(done);
-            let replies = self.gateway().replies.drain(..count).collect();
+            let replies: Vec<StoreReply> = self.gateway().replies.drain(..count).collect();
             moved = true;
+            // A message is sent before it is known whether there is room for it.
+            if replies.contains(&StoreReply::Enqueued(EnqueueOutcome::QueueFull)) {
+                self.tally.add("queue full");
+                self.checker.lapsed();
+            }
             self.input(Input::Stored(replies));
         }
         moved
@@ -435,6 +443,11 @@ impl World {
         self.main.faults = Faults::default();
         self.gateway().failing = false;
         self.plan.pace = 100;
+        // Who was forgotten is told at the next hello.
+        let now = self.elapsed;
+        for session in self.main.sessions.keys().copied().collect::<Vec<_>>() {
+            self.main.end(now, session, Some((1001, "restart")));
+        }
         // Longer than any wait before another attempt, and than what asks whether a link is alive.
         let until = self.elapsed + Duration::from_secs(1800);
         while self.elapsed < until {
