@@ -27,7 +27,7 @@ fn secure(certificates: &Certificates) -> MainService {
 
 fn house_of(main: MainService, authority: &Certificates) -> House {
     let config = format!(
-        "[upstream]\nurl = \"{}\"\nca = {:?}\nendpoints = \"all\"\n",
+        "[upstream]\nurl = \"{}\"\nca = {:?}\nregister_timeout_secs = 8\nendpoints = \"all\"\n",
         main.url(),
         authority.path("ca.pem")
     );

@@ -99,7 +99,13 @@ impl House {
 
 /// A configuration with an upstream that is not encrypted.
 pub fn config(url: &str, settings: &str) -> String {
-    format!("[upstream]\nurl = \"{url}\"\nplain = true\n{settings}")
+    let patience = if settings.contains("register_timeout_secs") {
+        ""
+    } else {
+        // A busy machine is no main service that is away.
+        "register_timeout_secs = 8\n"
+    };
+    format!("[upstream]\nurl = \"{url}\"\nplain = true\n{patience}{settings}")
 }
 
 /// Registers the channel of this number; the whole endpoint.

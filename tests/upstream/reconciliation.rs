@@ -99,9 +99,8 @@ fn user_agent_that_was_away_when_its_subscriptions_were_lost_learns_it_after_a_r
     drop(agent);
     house.main.service().reset();
     house.main.cut();
-    wait_until("the gateway has found out", || {
-        house.gateway.metric("edgepush_upstream_resets_total") == 1
-    });
+    house.wait_for_links(1);
+    house.gateway.wait_for_metric("edgepush_upstream_resets_total", 1);
     house.gateway.terminate();
     house.gateway.start_again();
     let mut agent = return_renamed(&house, &uaid);
