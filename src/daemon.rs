@@ -1,20 +1,22 @@
 //! Wires the layers: opens what is kept, starts the threads, runs the event loop, and ends in
 //! order.
 
+mod addresses;
+
 use std::fmt;
-use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::io;
+use std::net::{self, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
-use simple_logger::SimpleLogger;
 use smol::channel::Receiver;
 use smol::net::TcpListener;
 use smol::{LocalExecutor, Timer};
 
-use crate::config::Config;
+use crate::config::boards::ChosenBy;
+use crate::config::{self, Config};
 use crate::engine::{Engine, Input, Settings};
 use crate::io::broadcast_source::BroadcastSource;
 use crate::io::clock::{self, Clock};
@@ -24,14 +26,17 @@ use crate::io::data_directory::{DataDirectory, DataDirectoryError};
 use crate::io::database_check::DatabaseCheck;
 use crate::io::gateway::Gateway;
 use crate::io::key_file::{self, KeyFileError};
+use crate::io::service_manager::{self, ServiceManager};
 use crate::io::signals::{ReloadSignals, StopSignals};
 use crate::io::storage_thread::StorageThread;
 use crate::io::tls::{Files, Tls, TlsError};
-use crate::io::{descriptors, entropy, listener};
+use crate::io::upstream_link::UpstreamLinks;
+use crate::io::{descriptors, entropy, listener, logger, turns};
 use crate::model::durability::Durability;
 use crate::model::ids::DatabaseId;
 use crate::model::store::Opened;
 use crate::model::time::Now;
+use crate::model::upstream::Upstream;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 use crate::protocol::peer_url::{PeerUrl, PeerUrlError};
@@ -54,15 +59,31 @@ const REPLACE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 ///
 /// [`ServeError`] when it cannot start, or cannot go on.
 pub fn serve(mut config: Config) -> Result<(), ServeError> {
-    start_log(&config);
+    logger::start(config.log);
+    log_board(&config);
     config.limits.connections_max = descriptors::make_room_for(config.limits.connections_max);
-    let mut signals = StopSignals::catch().map_err(ServeError::System)?;
-    let directory = DataDirectory::open(&config.data).map_err(ServeError::Directory)?;
+    let mut process = Process {
+        passed: service_manager::passed_listener().map_err(ServeError::Passed)?,
+        manager: Rc::new(ServiceManager::from_env()),
+        signals: StopSignals::catch().map_err(ServeError::System)?,
+        directory: DataDirectory::open(&config.data).map_err(ServeError::Directory)?,
+    };
     let mut round = Round::default();
-    while serve_once(&mut config, &directory, &mut signals, round)? == Ended::Damaged {
+    while serve_once(&mut config, &mut process, round)? == Ended::Damaged {
+        process.manager.replacing();
         round.replaced_at = Some(clock::monotonic());
     }
     Ok(())
+}
+
+/// What is there once, whatever is started again.
+struct Process {
+    /// The push port, opened by the service manager. It is open also between two rounds, when nobody
+    /// accepts, and so nobody is refused.
+    passed: Option<net::TcpListener>,
+    manager: Rc<ServiceManager>,
+    signals: StopSignals,
+    directory: DataDirectory,
 }
 
 /// What has gone before.
@@ -94,10 +115,17 @@ enum Ended {
 
 fn serve_once(
     config: &mut Config,
-    directory: &DataDirectory,
-    signals: &mut StopSignals,
+    process: &mut Process,
     round: Round,
 ) -> Result<Ended, ServeError> {
+    let Process {
+        passed,
+        manager,
+        signals,
+        directory,
+    } = process;
+    // Before the certificate is read: a signal that comes meanwhile must not end the process.
+    let reloads = reload_signals(config, manager)?;
     let tls = tls(config)?;
     let keys = key_file::load_or_make(&directory.key_file()).map_err(ServeError::Key)?;
     let (store, opened) = open_store(config, directory, keys.are_new, !round.is_first())?;
@@ -106,25 +134,14 @@ fn serve_once(
 
     let executor = Rc::new(LocalExecutor::new());
     let running = Rc::clone(&executor);
-    smol::block_on(running.run(async {
-        let push = TcpListener::bind(config.listen)
-            .await
-            .map_err(|error| ServeError::Listen(config.listen, error))?;
+    smol::block_on(turns::run(&running, async {
+        let push = push_listener(config, passed.as_ref())?;
         let address = push.local_addr().map_err(ServeError::System)?;
         let storage = StorageThread::start(store).map_err(ServeError::System)?;
-        let (asking, asked) = smol::channel::bounded(1);
-        let facts = Facts {
-            data_directory: directory.path().to_owned(),
-            version: env!("CARGO_PKG_VERSION"),
-            io_account: storage.io_account.clone(),
-            health: Arc::clone(&storage.health),
-            push_address: push_address(config, address),
-        };
-        let console = config
-            .console
-            .map(|console| Console::bind(console, asking, facts))
-            .transpose()
-            .map_err(ServeError::Console)?;
+        // The next round, if there is one, must be found where this one was.
+        config.listen = address;
+        let (console, asked) = console(config, directory, &storage)?;
+        config.console = console.as_ref().map(Console::address);
         let gateway = Gateway::new(
             engine,
             clock,
@@ -140,19 +157,18 @@ fn serve_once(
 
         begin(&gateway, config, asked)?;
         gateway.spawn(database_check(config, directory, &storage).run());
-        let tls = tls.map(|(tls, signals)| {
-            gateway.spawn(Rc::clone(&tls).run_reloads(signals));
-            tls
-        });
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        // The next round, if there is one, must be found where this one was.
-        config.listen = address;
-        config.console = console.as_ref().map(Console::address);
+        gateway.spawn(Rc::clone(manager).run_watchdog());
+        let addresses = addresses::text(config);
         if round.is_first() {
-            announce(scheme, address, config.console);
+            addresses::announce(&addresses);
+        }
+        manager.ready(&addresses);
+        if let Some(signals) = reloads {
+            let reloading = run_reloads(signals, tls.clone(), Rc::clone(manager), addresses);
+            gateway.spawn(reloading);
         }
         let accepting = listener::run(Rc::clone(&gateway), push, tls);
-        let stopping = stopping(signals, accepting, &storage, round);
+        let stopping = stopping((signals, manager), accepting, &storage, round);
         let ended = run(&gateway, &storage, stopping).await;
         // The console first: it reads the database, which would keep its log from being emptied.
         if let Some(console) = console {
@@ -161,6 +177,28 @@ fn serve_once(
         storage.stop();
         ended
     }))
+}
+
+/// The console, if there is to be one, and what it asks for.
+fn console(
+    config: &Config,
+    directory: &DataDirectory,
+    storage: &StorageThread,
+) -> Result<(Option<Console>, Receiver<SnapshotRequest>), ServeError> {
+    let (asking, asked) = smol::channel::bounded(1);
+    let facts = Facts {
+        data_directory: directory.path().to_owned(),
+        version: env!("CARGO_PKG_VERSION"),
+        io_account: storage.io_account.clone(),
+        health: Arc::clone(&storage.health),
+        push_address: addresses::of_push(config),
+    };
+    let console = config
+        .console
+        .map(|console| Console::bind(console, asking, facts))
+        .transpose()
+        .map_err(ServeError::Console)?;
+    Ok((console, asked))
 }
 
 fn open_store(
@@ -173,7 +211,7 @@ fn open_store(
         id: DatabaseId(entropy::random()),
         key_is_new,
     };
-    let settings = store_settings(config.durability);
+    let settings = store_settings(config);
     Store::start(directory.path(), &settings, fresh, suspected).map_err(ServeError::Store)
 }
 
@@ -201,6 +239,12 @@ fn begin(
     if let Some(source) = broadcast_source(config)? {
         gateway.spawn(source.run(Rc::clone(gateway), config.broadcasts.poll));
     }
+    if let Some(url) = &config.upstream.url {
+        let url = PeerUrl::new(&format!("{}/", url.as_str())).map_err(ServeError::Upstream)?;
+        let connector = Connector::new(config.upstream.ca.clone());
+        let links = UpstreamLinks::new(url, connector);
+        gateway.spawn(links.run(Rc::clone(gateway)));
+    }
     // The engine may have asked for something already.
     gateway.turn(Input::Timeout);
     Ok(())
@@ -208,7 +252,7 @@ fn begin(
 
 /// Accepts connections until there is a reason to end.
 async fn stopping(
-    signals: &mut StopSignals,
+    (signals, manager): (&mut StopSignals, &ServiceManager),
     accepting: impl Future<Output = ()>,
     storage: &StorageThread,
     round: Round,
@@ -216,6 +260,7 @@ async fn stopping(
     let asked = async {
         let signal = signals.next().await;
         info!("stopping on {signal}");
+        manager.stopping();
         Ended::Asked
     };
     let closed = async {
@@ -282,8 +327,53 @@ fn broadcast_source(config: &Config) -> Result<Option<BroadcastSource>, ServeErr
     })
 }
 
-/// TLS as configured, if it is, and what tells it to read its files again.
-fn tls(config: &Config) -> Result<Option<(Rc<Tls>, ReloadSignals)>, ServeError> {
+/// The push port: as it was passed, or else as configured.
+fn push_listener(
+    config: &Config,
+    passed: Option<&net::TcpListener>,
+) -> Result<TcpListener, ServeError> {
+    let Some(passed) = passed else {
+        return listener::bind(config.listen)
+            .map_err(|error| ServeError::Listen(config.listen, error));
+    };
+    let listener = passed.try_clone().and_then(listener::take);
+    let listener = listener.map_err(ServeError::Passed)?;
+    info!("push port passed by the service manager, listen has no effect");
+    Ok(listener)
+}
+
+/// What tells to read files again, where there are such files or a service manager that may ask for it.
+/// Anywhere else SIGHUP ends the process, as a terminal that is closed wants it.
+fn reload_signals(
+    config: &Config,
+    manager: &ServiceManager,
+) -> Result<Option<ReloadSignals>, ServeError> {
+    (manager.is_there() || config.tls.certificate.is_some())
+        .then(ReloadSignals::catch)
+        .transpose()
+        .map_err(ServeError::System)
+}
+
+/// Reads the certificate again at each signal, if there is one. Never ends.
+async fn run_reloads(
+    mut signals: ReloadSignals,
+    tls: Option<Rc<Tls>>,
+    manager: Rc<ServiceManager>,
+    status: String,
+) {
+    loop {
+        signals.next().await;
+        manager.reloading();
+        match &tls {
+            Some(tls) => tls.reload().await,
+            None => info!("nothing to read again; a changed configuration needs a restart"),
+        }
+        manager.ready(&status);
+    }
+}
+
+/// TLS as configured, if it is.
+fn tls(config: &Config) -> Result<Option<Rc<Tls>>, ServeError> {
     let (Some(certificate), Some(key)) = (&config.tls.certificate, &config.tls.key) else {
         return Ok(None);
     };
@@ -291,10 +381,8 @@ fn tls(config: &Config) -> Result<Option<(Rc<Tls>, ReloadSignals)>, ServeError> 
         certificate: certificate.clone(),
         key: key.clone(),
     };
-    // Before the files are read: a signal that comes meanwhile must not end the process.
-    let signals = ReloadSignals::catch().map_err(ServeError::System)?;
     let tls = Tls::load(files, config.tls.only).map_err(ServeError::Tls)?;
-    Ok(Some((tls, signals)))
+    Ok(Some(tls))
 }
 
 fn engine(
@@ -310,6 +398,15 @@ fn engine(
         unifiedpush: config.unifiedpush,
         public_url: config.public_url.as_ref().map(BaseUrl::configured),
         access: config.access.clone(),
+        upstream: config.upstream.url.as_ref().map(|_| {
+            // Its own source of broadcasts tells of more than what user agents ask for.
+            let has_source = config.broadcasts.url.is_some() || config.broadcasts.file.is_some();
+            let choice = config.upstream.choice.clone();
+            Box::new(Upstream {
+                broadcasts: choice.broadcasts && !has_source,
+                ..choice
+            })
+        }),
         keyring,
         opened,
         random: entropy::random(),
@@ -317,9 +414,19 @@ fn engine(
     Engine::new(now, settings).ok_or(ServeError::RunsUsedUp)
 }
 
-fn store_settings(durability: Durability) -> storage::Settings {
+fn store_settings(config: &Config) -> storage::Settings {
+    let config::Storage {
+        page_bytes,
+        cache_bytes,
+        checkpoint_pages,
+        journal_bytes_max,
+    } = config.storage;
     storage::Settings {
-        synchronous: match durability {
+        page_bytes,
+        cache_bytes,
+        checkpoint_pages,
+        journal_bytes_max,
+        synchronous: match config.durability {
             Durability::Strict => Synchronous::Full,
             Durability::Relaxed => Synchronous::Normal,
         },
@@ -328,75 +435,14 @@ fn store_settings(durability: Durability) -> storage::Settings {
     .with_full_reserve()
 }
 
-/// Lines to standard error, without a time of their own: journald and containers add one.
-fn start_log(config: &Config) {
-    let logger = SimpleLogger::new().with_level(config.log);
-    // The dependencies' own lines say nothing to an operator below this.
-    let logger = [
-        "async_io",
-        "async_tungstenite",
-        "hyper",
-        "polling",
-        "tiny_http",
-        "tungstenite",
-    ]
-    .into_iter()
-    .fold(logger, |logger, name| {
-        logger.with_module_level(name, config.log.min(log::LevelFilter::Warn))
-    });
-    // Only a second logger in this process is refused, and there is none.
-    let _ = logger.init();
-}
-
-/// The one line on standard output: whoever started the program waits for it.
-fn announce(scheme: &str, push: SocketAddr, console: Option<SocketAddr>) {
-    let console = console.map_or_else(
-        || "off".to_owned(),
-        |console| format!("http://{}", reachable(console)),
-    );
-    let line = format!(
-        "edgepush ready push={scheme}://{} console={console}\n",
-        reachable(push)
-    );
-    // Nobody has to read it.
-    let mut output = io::stdout().lock();
-    let _ = output.write_all(line.as_bytes());
-    let _ = output.flush();
-}
-
-/// An address that this machine reaches itself by, for one that means all of its addresses.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    if address.ip().is_unspecified() {
-        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
-    } else {
-        address
-    }
-}
-
-/// What to set user agents to: the public URL, or an address of this machine that others reach.
-fn push_address(config: &Config, push: SocketAddr) -> String {
-    if let Some(url) = &config.public_url {
-        // http becomes ws, https becomes wss.
-        return format!("{}/", url.as_str().replacen("http", "ws", 1));
-    }
-    let address = if push.ip().is_unspecified() {
-        SocketAddr::new(network_address().unwrap_or_else(|| push.ip()), push.port())
-    } else {
-        push
+/// Says which board's limits these are.
+fn log_board(config: &Config) {
+    let by = match config.board.by {
+        ChosenBy::Configuration => "configuration",
+        ChosenBy::Model => "its own name",
+        ChosenBy::Target => "target, the machine is none that is known",
     };
-    let scheme = match &config.tls.certificate {
-        Some(_) => "wss",
-        None => "ws",
-    };
-    format!("{scheme}://{}/", reachable(address))
-}
-
-/// The address that this machine has towards other networks. Nothing is sent: connecting a datagram
-/// socket only looks up the route (192.0.2.1 is for documentation, RFC 5737).
-fn network_address() -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-    socket.local_addr().ok().map(|address| address.ip())
+    info!("board name={} chosen_by=\"{by}\"", config.board.board.name);
 }
 
 /// Why serving did not start, or ended.
@@ -412,6 +458,10 @@ pub enum ServeError {
     Store(OpenError),
     /// The URL of the broadcasts.
     Broadcasts(PeerUrlError),
+    /// The socket that the service manager has passed.
+    Passed(io::Error),
+    /// The URL of the main service.
+    Upstream(PeerUrlError),
     /// The push port.
     Listen(SocketAddr, io::Error),
     /// The operator's console.
@@ -437,7 +487,11 @@ impl fmt::Display for ServeError {
                     "cannot listen on {address}: {error}; give another --listen"
                 )
             }
+            Self::Passed(error) => {
+                write!(f, "cannot take what the service manager passes: {error}")
+            }
             Self::Console(error) => error.fmt(f),
+            Self::Upstream(error) => write!(f, "upstream.url: {error}"),
             Self::Broadcasts(error) => write!(f, "broadcasts.url: {error}"),
             Self::RunsUsedUp => f.write_str("database has been started too often; move it away"),
             Self::StorageDied => f.write_str("storage thread died; see the log above"),
@@ -447,3 +501,28 @@ impl fmt::Display for ServeError {
 }
 
 impl std::error::Error for ServeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn database_is_set_up_as_the_configuration_says_and_by_default_as_the_storage_has_it() {
+        let mut config = Config::default();
+        let default = storage::Settings::default().with_full_reserve();
+        assert_eq!(store_settings(&config), default);
+        config.storage = config::Storage {
+            page_bytes: 8192,
+            cache_bytes: 1,
+            checkpoint_pages: 2,
+            journal_bytes_max: 3,
+        };
+        let settings = store_settings(&config);
+        assert_eq!(settings.page_bytes, 8192);
+        assert_eq!(settings.cache_bytes, 1);
+        assert_eq!(settings.checkpoint_pages, 2);
+        assert_eq!(settings.journal_bytes_max, 3);
+        // The reserve follows the log.
+        assert_eq!(settings.reserve_bytes, 2 * 8192 + (256 << 10));
+    }
+}

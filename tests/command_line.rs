@@ -40,6 +40,34 @@ fn help_goes_to_standard_output() {
 }
 
 #[test]
+fn boards_are_listed_and_one_is_explained() {
+    let (code, stdout, stderr) = spoken(&["boards"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    for board in ["raspberry-pi-zero ", "raspberry-pi-5 ", "generic-aarch64 "] {
+        assert!(stdout.contains(board), "{stdout}");
+    }
+    assert!(stdout.contains("\nThis machine "), "{stdout}");
+
+    let (code, stdout, stderr) = spoken(&["boards", "raspberry-pi-1"]);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    assert!(stdout.contains("\nconnections_max = 256\n"), "{stdout}");
+    let worst = "\n# With every limit reached at once it takes 92 MiB of memory, of 256 MiB.\n";
+    assert!(stdout.contains(worst), "{stdout}");
+
+    assert_eq!(
+        spoken(&["boards", "raspberry-pi-9"]),
+        refused("edgepush: no board of this name; see edgepush boards\n")
+    );
+    assert_eq!(
+        spoken(&["serve", "--board", "raspberry-pi-9"]),
+        refused(
+            "--board: must be one of those that `edgepush boards` lists, such as \
+             \"raspberry-pi-zero\"\n"
+        )
+    );
+}
+
+#[test]
 fn unknown_argument_is_named_and_help_is_pointed_to() {
     assert_eq!(
         spoken(&["--lsten", "1"]),

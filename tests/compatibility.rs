@@ -1,5 +1,5 @@
-//! `docs/compatibility.md` says of each behaviour, and `docs/guarantees.md` of each promise, which test
-//! holds it: that test exists.
+//! `docs/compatibility.md` says of each behaviour, `docs/guarantees.md` of each promise, and
+//! `docs/hostile-peers.md` of each attack, which test holds it: that test exists.
 
 #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used)] // a test may do both
 
@@ -73,6 +73,11 @@ fn every_test_that_the_documentation_names_is_one() {
     functions(&root.join("tests"), &mut tests);
     let behaviours = held(include_str!("../docs/compatibility.md"), &tests);
     assert!(behaviours > 90, "{behaviours} rows were read");
+    let (attacks, _) = include_str!("../docs/hostile-peers.md")
+        .split_once("\n## ")
+        .unwrap();
+    let attacks = held(attacks, &tests);
+    assert!(attacks > 20, "{attacks} rows were read");
     let guarantees = include_str!("../docs/guarantees.md");
     let (promises, _) = guarantees.split_once("\n## Doing more").unwrap();
     let promises = held(promises, &tests);

@@ -52,19 +52,10 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         "take a `PrivateKey` or a `PublicKey`",
     ),
     ("rusqlite", &["storage/"], "ask for a `StoreOp`"),
-    (
-        "tiny_http",
-        &["io/console/", "daemon.rs"],
-        "only the console uses it",
-    ),
+    ("tiny_http", &["io/console/"], "only the console uses it"),
     (
         "async_tungstenite",
-        &[
-            "io/websocket.rs",
-            "io/http.rs",
-            "io/agent_socket.rs",
-            "daemon.rs",
-        ],
+        &["io/websocket.rs", "io/http.rs", "io/agent_socket.rs"],
         "return an `Output`",
     ),
     (

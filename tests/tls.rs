@@ -311,10 +311,11 @@ fn stopping_says_goodbye_and_ends_tls_in_order() {
     let certificates = Certificates::new();
     let mut gateway = Gateway::with_config(&certificates.config());
     let client = Client::of(&certificates);
+    // Accepted before the others, which are served by then.
+    let silent = TcpStream::connect(gateway.push).unwrap();
+    let mut idle = client.connect(gateway.push);
     let mut agent = client.user_agent(gateway.push);
     agent.hello("");
-    let mut idle = client.connect(gateway.push);
-    let silent = TcpStream::connect(gateway.push).unwrap();
     let start = Instant::now();
     assert!(gateway.terminate().success());
     assert!(

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use super::{database, listen, send, vapid};
+#[cfg(feature = "load")]
+use super::load;
+use super::{boards, database, listen, send, vapid};
 use crate::config::Flags;
 
 /// The answer to `--help`.
@@ -19,6 +21,8 @@ Usage: edgepush [serve] [options]
        edgepush backup FILE     copy the database and the key file
        edgepush check [FILE]    look through the database
        edgepush restore FILE    put a backup in its place
+       edgepush boards [NAME]   list the boards, or show the profile of one
+       edgepush load            load and check a push service, if built in
 
 Each of these has a --help of its own.
 
@@ -32,6 +36,8 @@ Options:
                       (default: the address that the user agent itself uses)
   --durability LEVEL  strict, or relaxed: answer before the message is kept
                       (default strict)
+  --board NAME        whose limits to use (default: what the machine says
+                      that it is; see edgepush boards)
   --log LEVEL         off, error, warn, info, debug or trace (default info)
   --config FILE       a TOML file with these and more; options win over it
                       (default: no file)
@@ -57,8 +63,13 @@ pub(super) enum Command {
     Listen(Box<listen::arguments::Options>),
     /// Be an application server.
     Send(Box<send::arguments::Options>),
+    /// Load a push service.
+    #[cfg(feature = "load")]
+    Load(Box<load::arguments::Options>),
     /// Make or show the key of an application server.
     Vapid(PathBuf),
+    /// List the boards, or show the profile of one.
+    Boards(Option<String>),
     /// Copy, look through or put back the database.
     Database(database::Task, database::Options),
     /// Run the gateway.
@@ -94,6 +105,7 @@ pub(super) fn read(args: impl Iterator<Item = OsString>) -> Result<Command, lexo
             Arg::Long("data") => &mut flags.data,
             Arg::Long("public-url") => &mut flags.public_url,
             Arg::Long("durability") => &mut flags.durability,
+            Arg::Long("board") => &mut flags.board,
             Arg::Long("log") => &mut flags.log,
             Arg::Long("config") => {
                 file = Some(PathBuf::from(parser.value()?));
@@ -124,9 +136,19 @@ fn other_command(parser: &mut Parser) -> Option<Command> {
         let command = |options| Command::Send(Box::new(options));
         return Some(of("send", options, command, send::arguments::HELP));
     }
+    #[cfg(feature = "load")]
+    if is_next("load") {
+        let options = load::arguments::read(parser);
+        let command = |options| Command::Load(Box::new(options));
+        return Some(of("load", options, command, load::arguments::HELP));
+    }
     if is_next("vapid") {
         let path = vapid::arguments(parser);
         return Some(of("vapid", path, Command::Vapid, vapid::HELP));
+    }
+    if is_next("boards") {
+        let name = boards::arguments(parser);
+        return Some(of("boards", name, Command::Boards, boards::HELP));
     }
     if let Some(task) = database::Task::ALL
         .into_iter()
@@ -185,10 +207,11 @@ mod tests {
                 public_url: given("http://u"),
                 log: given("debug"),
                 durability: given("relaxed"),
+                board: given("b"),
             },
         };
         let options = "--listen 1 --console=off --data d --public-url http://u --log debug \
-                       --durability relaxed --config f.toml";
+                       --durability relaxed --board b --config f.toml";
         assert_eq!(
             command(&format!("edgepush serve {options}")).as_ref(),
             Ok(&serve)
@@ -246,6 +269,10 @@ mod tests {
             (
                 "--public-url URL",
                 "(default: the address that the user agent itself uses)".to_owned(),
+            ),
+            (
+                "--board NAME",
+                "(default: what the machine says\n                      that it is; see edgepush boards)".to_owned(),
             ),
             ("--durability LEVEL", "(default strict)".to_owned()),
             ("--log LEVEL", format!("(default {log})")),

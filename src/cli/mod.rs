@@ -3,8 +3,11 @@
 //! What the daemon does with it belongs to `daemon`.
 
 mod arguments;
+mod boards;
 mod database;
 mod listen;
+#[cfg(feature = "load")]
+mod load;
 mod send;
 mod text;
 mod vapid;
@@ -17,9 +20,10 @@ use std::iter;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::config::boards::Machine;
 use crate::config::{Config, Flags};
 use crate::daemon;
-use crate::io::entropy;
+use crate::io::{board, entropy};
 use crate::protocol::encryption::PrivateKey;
 
 use self::arguments::{Command, HELP};
@@ -38,7 +42,10 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(Command::Serve { file, flags }) => serve(file.as_deref(), &flags),
         Ok(Command::Listen(options)) => listen::run(&options),
         Ok(Command::Send(options)) => send::run(&options),
+        #[cfg(feature = "load")]
+        Ok(Command::Load(options)) => load::run(*options),
         Ok(Command::Vapid(path)) => vapid::run(&path),
+        Ok(Command::Boards(name)) => boards::run(name.as_deref()),
         Ok(Command::Database(task, options)) => database::run(task, &options),
         Ok(Command::HelpOf(help)) => print(help),
         Ok(Command::Misused(command, error)) => refuse(format_args!(
@@ -74,14 +81,24 @@ fn private_key() -> PrivateKey {
 
 /// The configuration from the file and the flags, or what to tell the person who wrote them.
 fn configuration(file: Option<&Path>, flags: &Flags) -> Result<Config, String> {
+    let model = board::model();
+    let machine = machine(model.as_deref());
     let Some(path) = file else {
-        return Config::load(None, flags).map_err(|faults| faults.to_string());
+        return Config::load(None, flags, &machine).map_err(|faults| faults.to_string());
     };
     let text = fs::read_to_string(path).map_err(|error| {
         let path = path.display();
         format!("edgepush: cannot read the configuration {path}: {error}")
     })?;
-    Config::load(Some((path, &text)), flags).map_err(|faults| faults.to_string())
+    Config::load(Some((path, &text)), flags, &machine).map_err(|faults| faults.to_string())
+}
+
+/// This machine, which has that name for itself.
+const fn machine(model: Option<&str>) -> Machine<'_> {
+    Machine {
+        model,
+        target: env!("EDGEPUSH_TARGET"),
+    }
 }
 
 /// Ends a command that only prints. Output that nobody reads, as in `edgepush --help | true`, is

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::model::access::Network;
 use crate::model::join_token::JoinToken;
 use crate::model::limits::{BODY_BYTES_MAX, Limits, MESSAGE_OVERHEAD_BYTES};
+use crate::model::upstream::Endpoints;
 
 use super::Config;
 use super::values::{self, SetText};
@@ -41,6 +42,8 @@ pub(super) enum Kind {
         may_be_empty: bool,
         set: fn(&mut Config, Vec<Network>),
     },
+    /// Which endpoints are borrowed.
+    Endpoints(fn(&mut Config, Endpoints)),
     /// A list of secrets.
     JoinTokens(fn(&mut Config, Vec<JoinToken>)),
     /// A whole number within bounds, both included.
@@ -52,13 +55,15 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 7] = [
+pub(super) const TABLES: [&str; 9] = [
     "access",
     "broadcasts",
     "limits",
     "simplepush",
+    "storage",
     "tls",
     "unifiedpush",
+    "upstream",
     "vapid",
 ];
 
@@ -76,13 +81,14 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 58] = [
+pub(super) static KEYS: [Key; 76] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
     text("public_url", values::set_public_url),
     text("log", values::set_log),
     text("durability", values::set_durability),
+    text("board", values::set_board),
     key(
         "access",
         "websocket_from",
@@ -158,6 +164,51 @@ pub(super) static KEYS: [Key; 58] = [
         "matrix",
         Kind::Switch(|config, on| config.unifiedpush.matrix = on),
     ),
+    upstream("url", Kind::Text(values::set_upstream_url)),
+    upstream("plain", Kind::Switch(|c, on| c.upstream.plain = on)),
+    upstream("ca", Kind::Text(values::set_upstream_ca)),
+    upstream(
+        "endpoints",
+        Kind::Endpoints(|c, endpoints| c.upstream.choice.endpoints = endpoints),
+    ),
+    upstream("identity", Kind::Text(values::set_upstream_identity)),
+    upstream("unreachable", Kind::Text(values::set_upstream_unreachable)),
+    upstream(
+        "register_timeout_secs",
+        Kind::Whole {
+            min: 1,
+            max: 8,
+            set: |c, n| c.upstream.choice.register_timeout = secs(n),
+        },
+    ),
+    upstream(
+        "ping_after_secs",
+        Kind::Whole {
+            min: 60,
+            max: 1800,
+            set: |c, n| c.upstream.choice.ping_after = secs(n),
+        },
+    ),
+    upstream(
+        "reconnect_secs_max",
+        Kind::Whole {
+            min: 10,
+            max: 3600,
+            set: |c, n| c.upstream.choice.reconnect_max = secs(n),
+        },
+    ),
+    upstream(
+        "connects_per_min_max",
+        Kind::Whole {
+            min: 2,
+            max: 600,
+            set: |c, n| c.upstream.choice.connects_per_min_max = count(n),
+        },
+    ),
+    upstream(
+        "broadcasts",
+        Kind::Switch(|c, on| c.upstream.choice.broadcasts = on),
+    ),
     key("vapid", "clock", Kind::Text(values::set_vapid_clock)),
     number("hello_timeout_secs", 1, 300, |l, n| {
         l.hello_timeout = secs(n)
@@ -193,6 +244,12 @@ pub(super) static KEYS: [Key; 58] = [
     }),
     number("websockets_per_address_max", 1, 1_000_000, |l, n| {
         l.websockets_per_address_max = size(n);
+    }),
+    number("websocket_rate_per_sec_max", 1, 1_000_000, |l, n| {
+        l.websocket_rate_per_sec_max = count(n);
+    }),
+    number("websocket_burst_max", 1, 1_000_000, |l, n| {
+        l.websocket_burst_max = count(n);
     }),
     number("newcomer_rate_per_min_max", 1, 1_000_000, |l, n| {
         l.newcomer_rate_per_min_max = count(n);
@@ -263,6 +320,23 @@ pub(super) static KEYS: [Key; 58] = [
     number("request_timeout_secs", 1, 600, |l, n| {
         l.request_timeout = secs(n)
     }),
+    key(
+        "storage",
+        "page_bytes",
+        Kind::OneOf {
+            numbers: &[4096, 8192, 16_384, 32_768, 65_536],
+            set: |c, n| c.storage.page_bytes = count(n),
+        },
+    ),
+    storage("cache_bytes", BYTES_MIN, MEMORY_BYTES_MAX, |c, n| {
+        c.storage.cache_bytes = count(n);
+    }),
+    storage("checkpoint_pages", 10, 100_000, |c, n| {
+        c.storage.checkpoint_pages = count(n);
+    }),
+    storage("journal_bytes_max", BYTES_MIN, MEMORY_BYTES_MAX, |c, n| {
+        c.storage.journal_bytes_max = count(n);
+    }),
 ];
 
 const fn text(name: &'static str, set: SetText) -> Key {
@@ -271,6 +345,14 @@ const fn text(name: &'static str, set: SetText) -> Key {
 
 const fn number(name: &'static str, min: u64, max: u64, set: fn(&mut Limits, u64)) -> Key {
     key("limits", name, Kind::Number { min, max, set })
+}
+
+const fn upstream(name: &'static str, kind: Kind) -> Key {
+    key("upstream", name, kind)
+}
+
+const fn storage(name: &'static str, min: u64, max: u64, set: fn(&mut Config, u64)) -> Key {
+    key("storage", name, Kind::Whole { min, max, set })
 }
 
 const fn key(table: &'static str, name: &'static str, kind: Kind) -> Key {
@@ -301,6 +383,7 @@ mod tests {
     use std::path::Path;
 
     use super::super::Flags;
+    use super::super::boards::{ChosenBy, Machine};
     use super::*;
 
     /// A row of a table of `docs/configuration.md`: table, name, default, bounds.
@@ -322,7 +405,8 @@ mod tests {
     }
 
     fn load(text: &str) -> Result<Config, String> {
-        Config::load(Some((Path::new("f"), text)), &Flags::default()).map_err(|f| f.to_string())
+        let file = Some((Path::new("f"), text));
+        Config::load(file, &Flags::default(), &Machine::PC).map_err(|f| f.to_string())
     }
 
     fn file_with(table: &str, name: &str, value: &str) -> String {
@@ -349,11 +433,13 @@ mod tests {
                 let config = Config::default();
                 let unset = match name {
                     "public_url" => config.public_url.is_none(),
-                    "url" => config.broadcasts.url.is_none(),
+                    "url" => config.broadcasts.url.is_none() && config.upstream.url.is_none(),
+                    "ca" => config.upstream.ca.is_none(),
                     "file" => config.broadcasts.file.is_none(),
                     "udp_proxy" => config.simplepush.udp_proxy.is_none(),
                     "certificate" => config.tls.certificate.is_none(),
                     "key" => config.tls.key.is_none(),
+                    "board" => config.board.by == ChosenBy::Target,
                     _ => false,
                 };
                 assert!(unset, "{name}");
@@ -379,7 +465,7 @@ mod tests {
                 compared += 1;
             }
         }
-        assert_eq!(compared, 36);
+        assert_eq!(compared, 38);
     }
 
     #[test]
@@ -391,6 +477,7 @@ mod tests {
             | Kind::OneOf { .. }
             | Kind::Whole { .. }
             | Kind::Networks { .. }
+            | Kind::Endpoints(_)
             | Kind::JoinTokens(_) => None,
         });
         let (mut lowest, mut highest) = ("[limits]\n".to_owned(), "[limits]\n".to_owned());
@@ -408,7 +495,7 @@ mod tests {
                 past += 1;
             }
         }
-        assert_eq!(past, 72);
+        assert_eq!(past, 76);
         assert!(load(&lowest).is_ok());
         assert!(load(&highest).is_ok());
     }

@@ -1,11 +1,14 @@
-//! The configuration: a TOML file, the flags of the command line over it, defaults below both.
+//! The configuration: a TOML file, the flags of the command line over it, the board's profile and the
+//! defaults below both.
 //!
 //! It reads text that it is given; it opens no file and no socket.
 
+pub mod boards;
 mod document;
 mod draft;
 mod faults;
 mod keys;
+mod memory;
 mod values;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -21,9 +24,11 @@ use crate::model::public_url::PublicUrl;
 use crate::model::simplepush::SimplePush;
 use crate::model::time::ClockTrust;
 use crate::model::unifiedpush::UnifiedPush;
+use crate::model::upstream;
 
 pub use self::faults::Faults;
 
+use self::boards::{Chosen, Machine};
 use self::draft::Draft;
 
 /// Where the network side listens unless told otherwise.
@@ -47,6 +52,8 @@ pub struct Config {
     pub log: LevelFilter,
     /// What stands behind a 2xx answer.
     pub durability: Durability,
+    /// The board whose profile gives what nobody sets.
+    pub board: Chosen,
     /// Who may open a websocket.
     pub access: Access,
     /// Where broadcasts come from.
@@ -57,10 +64,28 @@ pub struct Config {
     pub tls: Tls,
     /// What may be chosen about UnifiedPush.
     pub unifiedpush: UnifiedPush,
+    /// The main service.
+    pub upstream: Upstream,
     /// When VAPID tokens are refused by their expiry.
     pub vapid_clock: ClockTrust,
     /// The numbers that may be tuned.
     pub limits: Limits,
+    /// How SQLite is set up.
+    pub storage: Storage,
+}
+
+/// The main service, and what is borrowed from it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Upstream {
+    /// Where it is, with `http` for `ws` and `https` for `wss`; `None`: there is none.
+    pub url: Option<PublicUrl>,
+    /// Whether the way there may be without TLS.
+    pub plain: bool,
+    /// The file of the authorities that its certificate may be signed by, in PEM; `None`: those that
+    /// the system trusts.
+    pub ca: Option<PathBuf>,
+    /// All that the engine decides by.
+    pub choice: upstream::Upstream,
 }
 
 /// TLS on the push port: with both files or with none.
@@ -75,19 +100,26 @@ pub struct Tls {
 }
 
 impl Config {
-    /// Reads the text of the configuration file, if there is one, and then the flags, which win.
+    /// Reads the text of the configuration file, if there is one, and then the flags, which win; what
+    /// neither sets is as the board's profile says. The board is the one that they name, or else the
+    /// `machine`.
     ///
     /// The path is only there to be named in the faults.
     ///
     /// # Errors
     ///
     /// [`Faults`], with all that is wrong in the file and in the flags.
-    pub fn load(file: Option<(&Path, &str)>, flags: &Flags) -> Result<Self, Faults> {
+    pub fn load(
+        file: Option<(&Path, &str)>,
+        flags: &Flags,
+        machine: &Machine<'_>,
+    ) -> Result<Self, Faults> {
         let mut draft = Draft::new();
         if let Some((_, text)) = file {
             document::read(text, &mut draft);
         }
         draft.read_flags(flags);
+        draft.read_profile(machine);
         draft.check_pairs();
         draft.finish(file.map(|(path, _)| path))
     }
@@ -102,13 +134,40 @@ impl Default for Config {
             public_url: None,
             log: LevelFilter::Info,
             durability: Durability::default(),
+            board: Chosen::default(),
             access: Access::default(),
             broadcasts: Broadcasts::default(),
             simplepush: SimplePush::default(),
             tls: Tls::default(),
             unifiedpush: UnifiedPush::default(),
+            upstream: Upstream::default(),
             vapid_clock: ClockTrust::default(),
             limits: Limits::default(),
+            storage: Storage::default(),
+        }
+    }
+}
+
+/// How SQLite is set up; `storage::Settings` says what each is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Storage {
+    /// Size of a page of a new database.
+    pub page_bytes: u32,
+    /// Most memory for cached pages.
+    pub cache_bytes: u32,
+    /// Pages of the write-ahead log at which it is copied into the database.
+    pub checkpoint_pages: u32,
+    /// What a write-ahead log that had to grow is cut back to.
+    pub journal_bytes_max: u32,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self {
+            page_bytes: 4096,
+            cache_bytes: 512 << 10,
+            checkpoint_pages: 1000,
+            journal_bytes_max: 4 << 20,
         }
     }
 }
@@ -149,10 +208,13 @@ pub struct Flags {
     pub log: Option<String>,
     /// `--durability`
     pub durability: Option<String>,
+    /// `--board`
+    pub board: Option<String>,
 }
 
 #[cfg(test)]
 mod tests {
+    use super::boards::ChosenBy;
     use crate::model::access::Network;
     use crate::model::join_token::JoinToken;
 
@@ -160,12 +222,13 @@ mod tests {
 
     fn load(text: &str, flags: &Flags) -> Result<Config, String> {
         let file = Some((Path::new("/etc/edgepush.toml"), text));
-        Config::load(file, flags).map_err(|faults| faults.to_string())
+        Config::load(file, flags, &Machine::PC).map_err(|faults| faults.to_string())
     }
 
     #[test]
     fn nothing_given_is_the_defaults() {
-        assert_eq!(Config::load(None, &Flags::default()), Ok(Config::default()));
+        let nothing = Config::load(None, &Flags::default(), &Machine::PC);
+        assert_eq!(nothing, Ok(Config::default()));
         assert_eq!(load("", &Flags::default()), Ok(Config::default()));
     }
 
@@ -178,6 +241,7 @@ mod tests {
             public_url = "https://push.example.org/"
             log = "debug"
             durability = "relaxed"
+            board = "raspberry-pi-2"
             [access]
             websocket_from = ["private", "203.0.113.0/24"]
             join_tokens = ["0123456789abcdef"]
@@ -201,7 +265,13 @@ mod tests {
             clock = "trusted"
             [limits]
             ack_window_millis = 20
+            [storage]
+            page_bytes = 8192
+            cache_bytes = 65536
+            checkpoint_pages = 100
+            journal_bytes_max = 1000000
         "#;
+        let board = boards::find("raspberry-pi-2").unwrap();
         let mut expected = Config {
             listen: "192.168.1.2:80".parse().unwrap(),
             console: None,
@@ -219,8 +289,21 @@ mod tests {
                 matrix: true,
             },
             vapid_clock: ClockTrust::Always,
+            board: Chosen {
+                board,
+                by: ChosenBy::Configuration,
+            },
+            storage: Storage {
+                page_bytes: 8192,
+                cache_bytes: 65_536,
+                checkpoint_pages: 100,
+                journal_bytes_max: 1_000_000,
+            },
             ..Config::default()
         };
+        expected.limits.connections_max = 1280;
+        expected.limits.connections_per_address_max = 640;
+        expected.limits.websockets_per_address_max = 320;
         let block = Network::new("203.0.113.0".parse().unwrap(), 24).unwrap();
         expected.access.websocket_from.push(block);
         expected.access.join_tokens = vec![JoinToken::new("0123456789abcdef").unwrap()];
@@ -250,6 +333,7 @@ mod tests {
             public_url: Some("http://gateway".to_owned()),
             log: Some("warn".to_owned()),
             durability: Some("relaxed".to_owned()),
+            board: Some("generic-x86-64".to_owned()),
         };
         let text = r#"
             listen = ":1"
@@ -258,6 +342,7 @@ mod tests {
             public_url = "http://other"
             log = "info"
             durability = "strict"
+            board = "raspberry-pi-1"
         "#;
         let expected = Config {
             listen: "0.0.0.0:9000".parse().unwrap(),
@@ -266,9 +351,33 @@ mod tests {
             public_url: PublicUrl::new("http://gateway").ok(),
             log: LevelFilter::Warn,
             durability: Durability::Relaxed,
+            board: Chosen {
+                by: ChosenBy::Configuration,
+                ..Chosen::default()
+            },
             ..Config::default()
         };
         assert_eq!(load(text, &flags), Ok(expected));
+    }
+
+    #[test]
+    fn file_wins_over_the_profile_of_the_board_key_by_key() {
+        let pi = Machine {
+            model: Some("Raspberry Pi Zero W Rev 1.1"),
+            target: "arm-unknown-linux-musleabihf",
+        };
+        let text = "[limits]\nconnections_max = 10\n[storage]\ncache_bytes = 1_000_000";
+        let file = Some((Path::new("f"), text));
+        let config = Config::load(file, &Flags::default(), &pi).unwrap();
+        assert_eq!(config.board.board.name, "raspberry-pi-zero");
+        assert_eq!(config.board.by, ChosenBy::Model);
+        assert_eq!(config.limits.connections_max, 10);
+        assert_eq!(config.limits.connections_per_address_max, 320);
+        assert_eq!(config.limits.ack_window, Duration::from_millis(150));
+        assert_eq!(config.storage.cache_bytes, 1_000_000);
+        assert_eq!(config.storage.journal_bytes_max, 4 << 20);
+        // What no profile is about is the default.
+        assert_eq!(config.limits.hello_timeout, Duration::from_secs(5));
     }
 
     #[test]
@@ -283,11 +392,13 @@ mod tests {
             public_url: wrong(),
             log: wrong(),
             durability: wrong(),
+            board: wrong(),
         };
         let expected = [
             "/etc/edgepush.toml:2: hello_timeout_secs must be a whole number from 1 to 300, not 0",
             "/etc/edgepush.toml:3: unknown key \"lsten\" in [limits]",
             "/etc/edgepush.toml:5: websocket_from entry must be \"private\", \"any\", an address or a block such as \"192.168.1.0/24\"",
+            "--board: must be one of those that `edgepush boards` lists, such as \"raspberry-pi-zero\"",
             "--console: must be ADDRESS:PORT, :PORT, PORT or \"off\", such as \"127.0.0.1:8091\"",
             "--data: must name a directory, such as \"/var/lib/edgepush\"",
             "--durability: must be \"strict\" or \"relaxed\"",

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use self::buckets::{Buckets, Rate};
 use super::channels::Channels;
 use super::counters::Counters;
-use super::{Engine, SessionId, TurnedAway};
+use super::{Engine, Failure, SessionId, TurnedAway};
 use crate::model::access::Source;
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::limits::Limits;
@@ -29,6 +29,7 @@ pub(super) struct Admission {
     addresses: Buckets,
     newcomers: Buckets,
     registrations: Buckets,
+    openings: Buckets,
     /// Open websockets of each address: no more entries than there are.
     websockets: HashMap<Source, usize>,
     websockets_max: usize,
@@ -65,6 +66,11 @@ impl Admission {
                 limits.registration_rate_per_min_max,
                 MINUTE,
                 limits.registration_burst_max,
+            ),
+            openings: buckets(
+                limits.websocket_rate_per_sec_max,
+                SECOND,
+                limits.websocket_burst_max,
             ),
             websockets: HashMap::new(),
             websockets_max: limits.websockets_per_address_max,
@@ -122,8 +128,16 @@ impl Admission {
         Ok(())
     }
 
+    /// A new websocket. One that is refused takes no token.
+    fn count_opening(&mut self, now: Now, source: Source) -> Result<(), Duration> {
+        let at = self.since_start(now);
+        free(self.openings.wait(&source, at))?;
+        self.openings.take(&source, at);
+        Ok(())
+    }
+
     /// Whether an address may open another websocket.
-    pub(super) fn has_room_for_websocket(&self, source: Option<Source>) -> bool {
+    fn has_room_for_websocket(&self, source: Option<Source>) -> bool {
         let open = source.and_then(|source| self.websockets.get(&source));
         open.is_none_or(|open| *open < self.websockets_max)
     }
@@ -244,6 +258,34 @@ impl Engine {
             });
             wait
         })
+    }
+
+    /// Whether an address may open another websocket now.
+    pub(super) fn admit_websocket(
+        &mut self,
+        now: Now,
+        source: Option<Source>,
+    ) -> Result<(), Problem> {
+        if !self.admission.has_room_for_websocket(source) {
+            Counters::add(&mut self.desk.out.counters.websockets_over_address_max);
+            return Err(Problem::TooManyWebsockets);
+        }
+        let Some(source) = source else { return Ok(()) };
+        self.admission.count_opening(now, source).map_err(|wait| {
+            Counters::add(&mut self.desk.out.counters.websockets_over_address_rate);
+            Problem::WebsocketsTooFast(whole_secs(wait))
+        })
+    }
+
+    pub(super) const fn failed(&mut self, failure: Failure) {
+        let counters = &mut self.desk.out.counters;
+        Counters::add(match failure {
+            Failure::Accept => &mut counters.accepts_failed,
+            Failure::Handshake => &mut counters.handshakes_failed,
+            Failure::Malformed => &mut counters.requests_malformed,
+            Failure::SlowRequest => &mut counters.requests_timed_out,
+            Failure::Unread => &mut counters.writes_timed_out,
+        });
     }
 
     pub(super) const fn turned_away(&mut self, why: TurnedAway) {

@@ -1,5 +1,6 @@
 //! What the engine has counted, for the operator's console.
 
+use crate::model::ids::Tag;
 use crate::model::store::StoreError;
 
 /// Sums since the start, and the state of this moment.
@@ -25,7 +26,38 @@ pub struct Snapshot {
     pub storage_fault: Option<StoreError>,
     /// Whether VAPID tokens are refused by their expiry.
     pub wall_clock_trusted: bool,
+    /// The links to the main service, if there is one.
+    pub upstream: Option<Vec<LinkState>>,
 }
+
+/// One link to the main service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LinkState {
+    /// Whose it is; `None`: it is that of all.
+    pub owner: Option<Tag>,
+    /// Its state.
+    pub state: &'static str,
+    /// Since when that is so, in seconds.
+    pub since_secs: u64,
+    /// Subscriptions that it has there.
+    pub borrowed: u64,
+    /// Push messages that came down since the start.
+    pub messages: u64,
+    /// Acks sent up since the start.
+    pub acks: u64,
+    /// What went wrong last, in words, if anything did lately.
+    pub last_error: Option<String>,
+}
+
+/// The states that a link can be in.
+pub const LINK_STATES: [&str; 6] = [
+    "idle",
+    "waiting",
+    "connecting",
+    "naming",
+    "ready",
+    "closing",
+];
 
 /// Sums since the start. Each only grows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -85,10 +117,22 @@ pub struct Counters {
     pub websockets_forbidden: u64,
     /// Websockets refused because too many are open from one address.
     pub websockets_over_address_max: u64,
+    /// Websockets refused because they came too fast from one address.
+    pub websockets_over_address_rate: u64,
     /// Connections turned away because too many are open.
     pub connections_over_max: u64,
     /// Connections turned away because too many are open from one address.
     pub connections_over_address_max: u64,
+    /// Connections that the system could not give us.
+    pub accepts_failed: u64,
+    /// Connections that ended before the TLS handshake did.
+    pub handshakes_failed: u64,
+    /// Requests that are no HTTP, or too large a head of one.
+    pub requests_malformed: u64,
+    /// Requests that did not arrive in time.
+    pub requests_timed_out: u64,
+    /// Connections ended because the peer did not read in time what it was sent.
+    pub writes_timed_out: u64,
     /// Websockets closed for a fault of the user agent.
     pub websockets_faulted: u64,
     /// Websockets closed because they fell silent.
@@ -97,6 +141,22 @@ pub struct Counters {
     pub wakeups_sent: u64,
     /// Writes that the storage refused.
     pub storage_faults: u64,
+    /// Attempts to connect to the main service.
+    pub upstream_connects: u64,
+    /// Subscriptions that were borrowed.
+    pub upstream_registrations: u64,
+    /// Registers that the main service refused, or did not answer in time.
+    pub upstream_registrations_failed: u64,
+    /// Unregistrations that it confirmed.
+    pub upstream_unregistrations: u64,
+    /// Push messages that came down, repeated ones included.
+    pub upstream_messages: u64,
+    /// Of those, how many were known already.
+    pub upstream_duplicates: u64,
+    /// Acks sent up.
+    pub upstream_acks: u64,
+    /// Names that the main service has replaced, with subscriptions behind them.
+    pub upstream_resets: u64,
 }
 
 impl Counters {

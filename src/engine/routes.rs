@@ -24,7 +24,7 @@ impl Engine {
         let route = self.route(&path);
         let is_get = matches!(head.method.as_str(), "GET" | "HEAD");
         if route == Route::Other {
-            return self.other(request, &head);
+            return self.other(now, request, &head);
         }
         if head.method == "OPTIONS" {
             return self.respond(request, Response::options(route.methods()));
@@ -90,7 +90,7 @@ impl Engine {
     }
 
     /// A websocket may be opened on any path that is not used otherwise.
-    fn other(&mut self, request: RequestId, head: &Request) {
+    fn other(&mut self, now: Now, request: RequestId, head: &Request) {
         let known_url = self.desk.public_url.is_some() || head.base_url.is_some();
         let source = self.access.source(head.peer);
         match (head.upgrade, head.path.as_str()) {
@@ -101,11 +101,11 @@ impl Engine {
                 self.respond(request, Problem::WebsocketForbidden.into());
             }
             (Upgrade::Websocket, _) if !known_url => self.refuse(request, Problem::BadHost),
-            (Upgrade::Websocket, _) if !self.admission.has_room_for_websocket(source) => {
-                Counters::add(&mut self.desk.out.counters.websockets_over_address_max);
-                self.respond(request, Problem::TooManyWebsockets.into());
+            (Upgrade::Websocket, _) => {
+                let admitted = self.admit_websocket(now, source);
+                let response = admitted.map_or_else(Response::from, |()| Response::empty(101));
+                self.respond(request, response);
             }
-            (Upgrade::Websocket, _) => self.respond(request, Response::empty(101)),
             (Upgrade::None, "/") => self.respond(request, Response::not_a_website()),
             (Upgrade::None, _) => self.refuse(request, Problem::NoSuchRoute),
         }
@@ -113,8 +113,14 @@ impl Engine {
 
     /// Whether a user agent may connect from there, or by this path, which starts with a slash.
     fn may_join(&self, peer: IpAddr, path: &str) -> bool {
-        let first = path.split('/').nth(1).unwrap_or_default();
-        self.access.admits(first) || self.access.allows(peer)
+        self.access.admits(first_segment(path)) || self.access.allows(peer)
+    }
+
+    /// Whether user agents that come in by this path borrow their subscriptions.
+    #[must_use]
+    pub fn borrows_by(&self, path: &str) -> bool {
+        let endpoints = self.upstream.as_ref().map(|up| &up.settings.endpoints);
+        endpoints.is_some_and(|endpoints| endpoints.mean_path(first_segment(path)))
     }
 
     pub(super) fn refuse(&mut self, request: RequestId, problem: Problem) {
@@ -124,6 +130,11 @@ impl Engine {
     pub(super) fn respond(&mut self, request: RequestId, response: Response) {
         self.desk.out.push(Output::Respond { request, response });
     }
+}
+
+/// Where a join token stands in a path, which starts with a slash.
+fn first_segment(path: &str) -> &str {
+    path.split('/').nth(1).unwrap_or_default()
 }
 
 const fn is_open(endpoint: &Endpoint) -> bool {

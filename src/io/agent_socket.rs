@@ -19,8 +19,9 @@ use super::websocket::{feed, flush};
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 use crate::protocol::peer_url::PeerUrl;
 
-/// Read and write buffers of the one websocket, in bytes; a longer message grows them.
-const BUFFER_BYTES: usize = 4 * 1024;
+/// Read and write buffers of one websocket, in bytes; a longer message grows them. `edgepush load` has
+/// thousands.
+const BUFFER_BYTES: usize = 1024;
 /// Most bytes that may gather when the socket takes none.
 const WRITE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// How long the gateway may take to read what is sent.
@@ -39,6 +40,8 @@ pub enum Received {
     Text(String),
     /// Something that only says that the gateway is there.
     Alive,
+    /// The answer to a ping.
+    Pong,
     /// Something that is none of the protocol.
     Garbage,
     /// The end of the connection, and why, for people. Not fit for a terminal as it is.
@@ -70,7 +73,8 @@ impl AgentSocket {
     pub async fn receive(&mut self) -> Received {
         match self.0.next().await {
             Some(Ok(Message::Text(text))) => Received::Text(text.as_str().to_owned()),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Received::Alive,
+            Some(Ok(Message::Ping(_))) => Received::Alive,
+            Some(Ok(Message::Pong(_))) => Received::Pong,
             Some(Ok(Message::Binary(_) | Message::Frame(_))) => Received::Garbage,
             Some(Ok(Message::Close(None))) => Received::End("closed by the gateway".to_owned()),
             Some(Ok(Message::Close(Some(frame)))) => {
@@ -85,8 +89,17 @@ impl AgentSocket {
 
     /// Sends one message; whether it could be written in time.
     pub async fn send(&mut self, text: String) -> bool {
+        self.write(Message::text(text)).await
+    }
+
+    /// Sends a ping; whether it could be written in time.
+    pub async fn ping(&mut self) -> bool {
+        self.write(Message::Ping(Default::default())).await
+    }
+
+    async fn write(&mut self, message: Message) -> bool {
         let sending = async {
-            feed(&mut self.0, Message::text(text)).await?;
+            feed(&mut self.0, message).await?;
             flush(&mut self.0).await
         };
         let late = async {

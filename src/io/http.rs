@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::error::Error;
+use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -24,8 +26,11 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::entropy;
 use super::gateway::{Gateway, Place};
+use super::patience::Patience;
 use super::stream::Stream;
+use super::turns::Turn;
 use super::websocket;
+use crate::engine::{Failure, Input};
 use crate::protocol::forwarded;
 use crate::protocol::http::{BaseUrl, Request, Response, Scheme, Upgrade};
 use crate::protocol::problem::Problem;
@@ -48,6 +53,8 @@ pub(super) struct Opened {
     pub(super) peer: IpAddr,
     pub(super) base_url: Option<BaseUrl>,
     pub(super) simplepush_path: bool,
+    /// By a path whose user agents borrow their subscriptions.
+    pub(super) borrows: bool,
 }
 
 /// What is known of a connection before its first request.
@@ -66,10 +73,18 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, place: Place) {
     let opened = RefCell::new(None);
     let unread = Cell::new(false);
+    let asked = Cell::new(false);
+    let turn = Turn::default();
     let service = service_fn(|request| {
+        asked.set(true);
         let answering = answer(&gateway, link, request, &opened, &unread);
-        Box::pin(async { Ok::<_, Infallible>(answering.await) })
+        Box::pin(async {
+            // Whoever sends one request behind the other lets others go first as well.
+            turn.spend().await;
+            Ok::<_, Infallible>(answering.await)
+        })
     });
+    let stream = Patience::new(stream, gateway.limits().write_timeout);
     let mut connection = http1::Builder::new()
         .timer(SmolTimer::new())
         .header_read_timeout(gateway.limits().request_timeout)
@@ -92,7 +107,11 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, plac
     })
     .await;
     let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
+    let (mut stream, at_its_end) = parts.io.into_inner().into_parts();
+    let has_begun = !asked.get() || !parts.read_buf.is_empty();
+    if let Some(failure) = failure(&served, at_its_end, has_begun) {
+        gateway.turn(Input::Failed(failure));
+    }
     let late = async {
         Timer::after(DISCARD_TIMEOUT).await;
     };
@@ -108,6 +127,17 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, plac
             or(stream.discard(), late).await;
         }
         None => or(stream.say_end(), late).await,
+    }
+}
+
+/// What a connection came to nothing by, if it did. One that is kept for a request that never comes
+/// did not.
+fn failure(served: &hyper::Result<()>, unread: bool, has_begun: bool) -> Option<Failure> {
+    match served {
+        _ if unread => Some(Failure::Unread),
+        Err(error) if error.is_parse() => Some(Failure::Malformed),
+        Err(error) if error.is_timeout() && has_begun => Some(Failure::SlowRequest),
+        Ok(()) | Err(_) => None,
     }
 }
 
@@ -144,7 +174,7 @@ async fn answer(
         access.trusts(address)
     });
     let bytes_max = gateway.body_bytes_max(head.method.as_str(), path);
-    let body = read_body(body, bytes_max, gateway.limits().request_timeout).await;
+    let body = read_body(gateway, body, bytes_max).await;
     // What was not read cannot be skipped over: the next request would start inside of it.
     unread.set(!matches!(body, Body::Whole(_)));
     let mut response = gateway
@@ -165,6 +195,7 @@ async fn answer(
             peer,
             base_url,
             simplepush_path,
+            borrows: gateway.borrows_by(path),
         });
         return switching_protocols(&head.headers);
     }
@@ -173,7 +204,7 @@ async fn answer(
 }
 
 /// Reads a body of which at most so many bytes matter; where that is none, it is not looked at.
-async fn read_body(mut body: Incoming, bytes_max: usize, timeout: Duration) -> Body {
+async fn read_body(gateway: &Gateway, mut body: Incoming, bytes_max: usize) -> Body {
     if bytes_max == 0 {
         return Body::Whole(Vec::new());
     }
@@ -183,8 +214,14 @@ async fn read_body(mut body: Incoming, bytes_max: usize, timeout: Duration) -> B
     let reading = async {
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
-            let Ok(frame) = frame else {
-                return Body::Incomplete;
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) if is_malformed(&error) => {
+                    gateway.turn(Input::Failed(Failure::Malformed));
+                    return Body::Malformed;
+                }
+                // The connection ended.
+                Err(_) => return Body::Incomplete,
             };
             let Some(data) = frame.data_ref() else {
                 continue;
@@ -197,10 +234,22 @@ async fn read_body(mut body: Incoming, bytes_max: usize, timeout: Duration) -> B
         Body::Whole(bytes)
     };
     let late = async {
-        Timer::after(timeout).await;
+        Timer::after(gateway.limits().request_timeout).await;
+        gateway.turn(Input::Failed(Failure::SlowRequest));
         Body::Incomplete
     };
     or(reading, late).await
+}
+
+/// Whether a body ended because its chunks are none.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref());
+    cause.is_some_and(|cause: &io::Error| {
+        matches!(
+            cause.kind(),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+        )
+    })
 }
 
 fn push_headers(headers: &HeaderMap) -> PushHeaders {

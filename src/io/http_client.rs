@@ -1,4 +1,5 @@
-//! hyper: one request over a connection of its own, and the request that becomes a websocket.
+//! hyper: one request over a connection of its own, many over one that is kept, and the request that
+//! becomes a websocket.
 
 use std::fmt;
 use std::future::pending;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{
     CONNECTION, HOST, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
@@ -33,6 +34,8 @@ const HEADERS_MAX: usize = 64;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const PRODUCT: &str = concat!("edgepush/", env!("CARGO_PKG_VERSION"));
 
+type Connection = http1::Connection<FuturesIo<Stream>, Full<Bytes>>;
+
 /// What to ask for.
 #[derive(Debug)]
 pub struct Question<'a> {
@@ -52,14 +55,69 @@ pub struct Question<'a> {
 ///
 /// [`ClientError`] when no answer came; what an answer says is for the caller to judge.
 pub async fn ask(question: Question<'_>, connector: &Connector) -> Result<Answer, ClientError> {
+    let url = question.url;
+    let request = written(question)?;
+    let asked = in_time(exchange(request, url, connector)).await?;
+    Ok(asked.answer)
+}
+
+/// A connection that is asked one question after the other.
+#[derive(Debug)]
+pub struct KeptConnection {
+    sender: SendRequest<Full<Bytes>>,
+    /// `None` when it has ended.
+    connection: Option<Connection>,
+}
+
+impl KeptConnection {
+    /// Connects to the host of `url`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`] when there is no connection.
+    pub async fn open(url: &PeerUrl, connector: &Connector) -> Result<Self, ClientError> {
+        let (sender, connection) = in_time(connected(url, connector)).await?;
+        Ok(Self {
+            sender,
+            connection: Some(connection),
+        })
+    }
+
+    /// Whether it can be asked again, as far as is known without reading from it.
+    pub const fn is_open(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// As [`ask`], over this connection, which must be one to the host that is asked.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`]; the connection is of no use after that.
+    pub async fn ask(&mut self, question: Question<'_>) -> Result<Answer, ClientError> {
+        let url = question.url;
+        let request = addressed(written(question)?, url)?;
+        let asking = answered(&mut self.sender, request);
+        let driving = async {
+            if let Some(connection) = &mut self.connection {
+                let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
+            }
+            // Whoever still waits for an answer is told by this that none comes.
+            self.connection = None;
+            pending().await
+        };
+        let (answer, _) = in_time(or(asking, driving)).await?;
+        Ok(answer)
+    }
+}
+
+fn written(question: Question<'_>) -> Result<Request<Full<Bytes>>, ClientError> {
     let mut request = Request::new(Full::from(question.body));
     *request.method_mut() = question.method.parse().map_err(|_| ClientError::Request)?;
     for (name, value) in question.headers {
         let value = HeaderValue::from_str(&value).map_err(|_| ClientError::Request)?;
         request.headers_mut().insert(name, value);
     }
-    let asked = in_time(exchange(request, question.url, connector)).await?;
-    Ok(asked.answer)
+    Ok(request)
 }
 
 /// Asks for a websocket.
@@ -120,31 +178,13 @@ async fn in_time<T>(
 }
 
 async fn exchange(
-    mut request: Request<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
     url: &PeerUrl,
     connector: &Connector,
 ) -> Result<Asked, ClientError> {
-    *request.uri_mut() = url.target().parse().map_err(|_| ClientError::Request)?;
-    let host = HeaderValue::from_str(&url.authority()).map_err(|_| ClientError::Request)?;
-    request.headers_mut().insert(HOST, host);
-    let product = HeaderValue::from_static(PRODUCT);
-    request.headers_mut().insert(USER_AGENT, product);
-
-    let connecting = connector.connect(url.host(), url.port(), url.tls());
-    let stream = connecting.await.map_err(ClientError::Connect)?;
-    let (mut sender, mut connection) = http1::Builder::new()
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .handshake(FuturesIo::new(stream))
-        .await
-        .map_err(ClientError::Http)?;
-    let asking = async {
-        let response = sender.send_request(request).await;
-        let (head, body) = response.map_err(ClientError::Http)?.into_parts();
-        let body = read_body(head.status, body).await;
-        let accept = text(&head.headers, SEC_WEBSOCKET_ACCEPT.as_str());
-        Ok((answer(head.status, &head.headers, body), accept))
-    };
+    let request = addressed(request, url)?;
+    let (mut sender, mut connection) = connected(url, connector).await?;
+    let asking = answered(&mut sender, request);
     let driving = async {
         // An error is told to the request as well, which is what `asking` waits for.
         let _ = poll_fn(|cx| connection.poll_without_shutdown(cx)).await;
@@ -158,6 +198,46 @@ async fn exchange(
         stream: parts.io.into_inner(),
         early: parts.read_buf.to_vec(),
     })
+}
+
+/// The request with what says whom it is for and who asks.
+fn addressed(
+    mut request: Request<Full<Bytes>>,
+    url: &PeerUrl,
+) -> Result<Request<Full<Bytes>>, ClientError> {
+    *request.uri_mut() = url.target().parse().map_err(|_| ClientError::Request)?;
+    let host = HeaderValue::from_str(&url.authority()).map_err(|_| ClientError::Request)?;
+    request.headers_mut().insert(HOST, host);
+    let product = HeaderValue::from_static(PRODUCT);
+    request.headers_mut().insert(USER_AGENT, product);
+    Ok(request)
+}
+
+async fn connected(
+    url: &PeerUrl,
+    connector: &Connector,
+) -> Result<(SendRequest<Full<Bytes>>, Connection), ClientError> {
+    let connecting = connector.connect(url.host(), url.port(), url.tls());
+    let stream = connecting.await.map_err(ClientError::Connect)?;
+    http1::Builder::new()
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .handshake(FuturesIo::new(stream))
+        .await
+        .map_err(ClientError::Http)
+}
+
+/// The answer, and what it says to a websocket's key.
+async fn answered(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<(Answer, Option<String>), ClientError> {
+    sender.ready().await.map_err(ClientError::Http)?;
+    let response = sender.send_request(request).await;
+    let (head, body) = response.map_err(ClientError::Http)?.into_parts();
+    let body = read_body(head.status, body).await;
+    let accept = text(&head.headers, SEC_WEBSOCKET_ACCEPT.as_str());
+    Ok((answer(head.status, &head.headers, body), accept))
 }
 
 /// The beginning of a body. A refusal counts also if its explanation is cut off.

@@ -1,11 +1,12 @@
 //! Accepts connections on the push port. One slow peer never stops the next.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use log::debug;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 use smol::Timer;
 use smol::future::or;
 use smol::net::{TcpListener, TcpStream};
@@ -14,8 +15,10 @@ use super::gateway::{Gateway, Place};
 use super::http::{self, Link};
 use super::stream::Stream;
 use super::tls::Tls;
+use super::turns::Turn;
 use super::warned::Warned;
-use crate::engine::{Input, TurnedAway};
+use crate::engine::{Failure, Input, TurnedAway};
+use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 use crate::protocol::http::Scheme;
 use crate::protocol::problem::Problem;
 
@@ -23,13 +26,53 @@ use crate::protocol::problem::Problem;
 /// short enough that nobody notices.
 const REST: Duration = Duration::from_millis(100);
 
+/// Connections that the system accepts before we do. With 128, as is usual, the 129th of a burst is
+/// dropped and its peer tries again after a second. The system lowers it to its own limit
+/// (`net.core.somaxconn`, 4,096).
+const BACKLOG: i32 = 4096;
+
+/// What the system keeps of what a peer does not read, in bytes, before we hear of it. It doubles this
+/// for its own needs, and would take 4 MiB if it were not told: with 4,096 such peers 16 GiB.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+/// The same of what we do not read yet; one websocket message of the greatest length fits.
+const RECEIVE_BUFFER_BYTES: usize = 64 * 1024;
+const _: () = assert!(RECEIVE_BUFFER_BYTES >= WEBSOCKET_MESSAGE_BYTES_MAX);
+
+/// Listens at `address`.
+///
+/// # Errors
+///
+/// Those of the system: the port is taken, the address is not ours.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    take(net::TcpListener::bind(address)?)
+}
+
+/// Takes over a socket that is bound already.
+///
+/// # Errors
+///
+/// Those of the system.
+pub fn take(listener: net::TcpListener) -> io::Result<TcpListener> {
+    // Every connection inherits them.
+    set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
+    set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_BYTES)?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    listener.try_into()
+}
+
 /// Accepts for ever; TLS as well if it is given.
 pub async fn run(gateway: Rc<Gateway>, listener: TcpListener, tls: Option<Rc<Tls>>) {
     let mut warned = Warned::default();
+    let turn = Turn::default();
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => accept(&gateway, tls.as_ref(), stream, peer, &mut warned),
+            Ok((stream, peer)) => {
+                accept(&gateway, tls.as_ref(), stream, peer, &mut warned);
+                // A flood of connections must not keep those that are open waiting.
+                turn.spend().await;
+            }
             Err(error) => {
+                gateway.turn(Input::Failed(Failure::Accept));
                 warned.say(format_args!("cannot accept connections: {error}"));
                 Timer::after(REST).await;
             }
@@ -95,7 +138,12 @@ async fn greet(
     let stream = match or(tls.accept(socket), or(late, stopping)).await {
         Ok(stream) => stream,
         // The peer's fault, or it does not trust the certificate.
-        Err(error) => return debug!("connection without a request peer={peer} error={error}"),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::Interrupted {
+                gateway.turn(Input::Failed(Failure::Handshake));
+            }
+            return debug!("connection without a request peer={peer} error={error}");
+        }
     };
     let scheme = stream.scheme();
     let refused = tls.only() && scheme == Scheme::Http;

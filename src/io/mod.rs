@@ -4,6 +4,7 @@
 
 pub mod agent_socket;
 mod aside;
+pub mod board;
 pub mod broadcast_source;
 pub mod clock;
 pub mod connect;
@@ -18,13 +19,18 @@ pub mod http;
 pub mod http_client;
 pub mod key_file;
 pub mod listener;
+pub mod logger;
 mod mailbox;
+mod patience;
 pub mod private_file;
 pub mod process;
+pub mod service_manager;
 pub mod signals;
 pub mod storage_thread;
 pub mod stream;
 pub mod tls;
+pub mod turns;
+pub mod upstream_link;
 mod wakeup_proxy;
 mod warned;
 mod websocket;

@@ -44,7 +44,7 @@ impl ReloadSignals {
     }
 
     /// Waits for one. Several that come at once may be one.
-    pub(super) async fn next(&mut self) {
+    pub async fn next(&mut self) {
         if self.0.next().await.is_none() {
             // There will be none any more.
             std::future::pending().await

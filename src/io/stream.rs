@@ -10,6 +10,7 @@ use futures_rustls::TlsStream;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use smol::net::TcpStream;
 
+use super::turns::{self, Turn};
 use crate::protocol::http::Scheme;
 
 /// A connection.
@@ -56,7 +57,10 @@ impl Stream {
             },
         };
         let mut buffer = [0; 1024];
-        while let Ok(1..) = socket.read(&mut buffer).await {}
+        let turn = Turn::default();
+        while let Ok(1..) = socket.read(&mut buffer).await {
+            turn.spend().await;
+        }
     }
 }
 
@@ -76,7 +80,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self, poll_read(cx, buffer))
+        turns::poll_read(cx, |cx| delegate!(self, poll_read(cx, buffer)))
     }
 
     fn poll_read_vectored(
@@ -84,7 +88,7 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        delegate!(self, poll_read_vectored(cx, buffers))
+        turns::poll_read(cx, |cx| delegate!(self, poll_read_vectored(cx, buffers)))
     }
 }
 

@@ -22,7 +22,6 @@ use log::{error, info};
 use smol::net::TcpStream;
 
 use super::aside::aside;
-use super::signals::ReloadSignals;
 use super::stream::Stream;
 
 /// What a TLS connection starts with: the type of a handshake record (RFC 8446 section 5.1). No
@@ -94,19 +93,16 @@ impl Tls {
         Ok(Stream::Tls(Box::new(handshake.await?.into())))
     }
 
-    /// Reads the files again at each signal, and keeps what it has if they are no good. Never ends.
-    pub async fn run_reloads(self: Rc<Self>, mut signals: ReloadSignals) {
-        loop {
-            signals.next().await;
-            match self.read_again().await {
-                Ok(config) => {
-                    *self.config.borrow_mut() = config;
-                    let path = self.files.certificate.display();
-                    info!("tls certificate read again certificate={path}");
-                }
-                Err(error) => {
-                    error!("tls certificate not read again, the one from before stays: {error}");
-                }
+    /// Reads the files again, and keeps what it has if they are no good.
+    pub async fn reload(&self) {
+        match self.read_again().await {
+            Ok(config) => {
+                *self.config.borrow_mut() = config;
+                let path = self.files.certificate.display();
+                info!("tls certificate read again certificate={path}");
+            }
+            Err(error) => {
+                error!("tls certificate not read again, the one from before stays: {error}");
             }
         }
     }

@@ -18,7 +18,8 @@ use super::gateway::{Gateway, Order, Place};
 use super::http::Opened;
 use super::mailbox::Mailbox;
 use super::stream::Stream;
-use crate::engine::{CloseReason, Input, SessionId, Violation};
+use super::turns::Turn;
+use crate::engine::{CloseReason, Failure, Input, SessionId, Violation};
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 
 /// Read buffer of one websocket, in bytes; tungstenite allocates it at once and keeps it.
@@ -77,6 +78,9 @@ async fn exchange(
     orders: &Mailbox<Order>,
 ) -> End {
     let mut paused = false;
+    // After a violation nothing that comes can be trusted to be a frame.
+    let mut broken = false;
+    let turn = Turn::default();
     loop {
         // Orders first: what was asked for before the next message arrived comes before it.
         let mut unflushed = false;
@@ -106,7 +110,7 @@ async fn exchange(
             gateway.turn(Input::AllSent { session });
             continue;
         }
-        if paused {
+        if paused || broken {
             orders.ready().await;
             continue;
         }
@@ -118,10 +122,22 @@ async fn exchange(
         let Some(received) = or(ordered, received).await else {
             continue;
         };
-        if let Some(end) = take_in(gateway, session, received) {
-            return end;
+        match take_in(gateway, session, received) {
+            Taken::Message { bytes } => turn.spend_on(bytes).await,
+            Taken::Violation => broken = true,
+            Taken::End(end) => return end,
         }
     }
+}
+
+/// What a user agent has sent.
+enum Taken {
+    /// A message, of so many bytes.
+    Message { bytes: usize },
+    /// Something that is none. The engine orders the close, with its reason, now or in a moment.
+    Violation,
+    /// Its last.
+    End(End),
 }
 
 /// Gives what the user agent sent to the engine.
@@ -129,37 +145,31 @@ fn take_in(
     gateway: &Gateway,
     session: SessionId,
     received: Option<Result<Message, Error>>,
-) -> Option<End> {
-    let violation = match received {
-        Some(Ok(Message::Text(text))) => {
-            gateway.turn(Input::Text {
-                session,
-                text: text.as_str(),
-            });
-            return None;
-        }
-        Some(Ok(Message::Ping(_) | Message::Pong(_))) => {
-            gateway.turn(Input::Alive { session });
-            return None;
-        }
-        Some(Ok(Message::Close(_))) => return Some(End::Theirs),
-        Some(Ok(Message::Binary(bytes))) => {
-            let bytes = &bytes;
-            gateway.turn(Input::Binary { session, bytes });
-            return None;
-        }
-        // Only ever written, never read.
-        Some(Ok(Message::Frame(_))) => return None,
-        Some(Err(Error::Capacity(_))) => Violation::TooLong,
-        Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
-            return Some(End::Broken);
-        }
-        Some(Err(Error::Protocol(_) | Error::Utf8(_))) => Violation::Protocol,
-        Some(Err(_)) | None => return Some(End::Broken),
+) -> Taken {
+    let violated = |violation| {
+        gateway.turn(Input::Violation { session, violation });
+        Taken::Violation
     };
-    // The engine orders the close, with its reason; after an error nothing can be read anyway.
-    gateway.turn(Input::Violation { session, violation });
-    None
+    let (input, bytes) = match &received {
+        Some(Ok(Message::Text(text))) => {
+            let text = text.as_str();
+            (Input::Text { session, text }, text.len())
+        }
+        Some(Ok(Message::Binary(bytes))) => (Input::Binary { session, bytes }, bytes.len()),
+        Some(Ok(Message::Ping(bytes) | Message::Pong(bytes))) => {
+            (Input::Alive { session }, bytes.len())
+        }
+        Some(Ok(Message::Close(_))) => return Taken::End(End::Theirs),
+        Some(Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake))) => {
+            return Taken::End(End::Broken);
+        }
+        Some(Err(Error::Capacity(_))) => return violated(Violation::TooLong),
+        Some(Err(Error::Protocol(_) | Error::Utf8(_))) => return violated(Violation::Protocol),
+        // A bare frame is only ever written, never read.
+        Some(Ok(Message::Frame(_)) | Err(_)) | None => return Taken::End(End::Broken),
+    };
+    gateway.turn(input);
+    Taken::Message { bytes }
 }
 
 /// Does `writing` unless the peer does not read; whether it was done.
@@ -167,6 +177,7 @@ async fn in_time(gateway: &Gateway, writing: impl Future<Output = Result<(), Err
     let late = async {
         // Made only when the socket is full: most writes need no timer.
         Timer::after(gateway.limits().write_timeout).await;
+        gateway.turn(Input::Failed(Failure::Unread));
         false
     };
     or(async { writing.await.is_ok() }, late).await

@@ -111,6 +111,12 @@ pub struct Limits {
     ///
     /// Everybody in a house, an office or behind a mobile network may be one address.
     pub websockets_per_address_max: usize,
+    /// New websockets of one address, each second for long. Beyond it: 429.
+    ///
+    /// Each hello of a known user agent reads the database; nobody needs a new websocket so often.
+    pub websocket_rate_per_sec_max: u32,
+    /// The same at once, after a pause: all that may be open come again when the gateway was away.
+    pub websocket_burst_max: u32,
     /// New user agents of one address, each minute for long: those that register for the first time.
     /// Beyond it the register is answered with status 429.
     pub newcomer_rate_per_min_max: u32,
@@ -164,7 +170,7 @@ pub struct Limits {
     /// A user agent that reads so slowly that this many bytes wait for its socket gets newer ones
     /// from storage, when it has caught up.
     pub unsent_bytes_max: usize,
-    /// Longest an outgoing frame may take before the user agent counts as gone.
+    /// Longest an outgoing frame, or an answer, may take before the peer counts as gone.
     pub write_timeout: Duration,
     /// How often the whole database is looked through for damage.
     ///
@@ -199,6 +205,8 @@ impl Default for Limits {
             connections_max: 4096,
             connections_per_address_max: 2048,
             websockets_per_address_max: 1024,
+            websocket_rate_per_sec_max: 20,
+            websocket_burst_max: 1024,
             newcomer_rate_per_min_max: 10,
             newcomer_burst_max: 200,
             registration_rate_per_min_max: 60,

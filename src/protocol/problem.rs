@@ -81,6 +81,7 @@ pub enum Problem {
     BodyTooLarge,
     DataTooLarge,
     BodyIncomplete,
+    BodyMalformed,
     // The websocket.
     WebsocketForbidden,
     TooManyWebsockets,
@@ -88,11 +89,12 @@ pub enum Problem {
     BadHandshake,
     PlainConnection,
     // 429 and 503: limits and faults.
-    /// With the seconds until there is room, as the next three.
+    /// With the seconds until there is room, as the next four.
     SubscriptionTooFast(u32),
     UserAgentTooFast(u32),
     AddressTooFast(u32),
     RegistrationsTooFast(u32),
+    WebsocketsTooFast(u32),
     SubscriptionFull,
     QueueFull,
     StoreFull,
@@ -252,6 +254,9 @@ impl Problem {
             Self::BodyTooLarge => wire(413, 104, "payload reached size limit"),
             Self::DataTooLarge => wire(413, 104, "Data exceeds max length of 4096 bytes"),
             Self::BodyIncomplete => ours(408, "The request's body did not arrive in time"),
+            Self::BodyMalformed => {
+                ours(400, "The request's body is not in chunks as HTTP has them")
+            }
             Self::WebsocketForbidden => ours(
                 403,
                 "User agents may not connect from this address without a join token; see \
@@ -285,6 +290,10 @@ impl Problem {
                 429,
                 "Too many registrations from this address; register again later",
             ),
+            Self::WebsocketsTooFast(_) => ours(
+                429,
+                "Too many new websockets from this address; connect again later",
+            ),
             Self::SubscriptionFull => ours(
                 429,
                 "Too many messages wait for this subscription; send again when its user agent has been \
@@ -310,7 +319,8 @@ impl Problem {
         if let Self::SubscriptionTooFast(secs)
         | Self::UserAgentTooFast(secs)
         | Self::AddressTooFast(secs)
-        | Self::RegistrationsTooFast(secs) = self
+        | Self::RegistrationsTooFast(secs)
+        | Self::WebsocketsTooFast(secs) = self
         {
             return Some(secs);
         }

@@ -38,6 +38,8 @@ pub enum Body {
     TooLarge,
     /// The peer stopped sending.
     Incomplete,
+    /// Its chunks are none.
+    Malformed,
 }
 
 impl Body {
@@ -47,6 +49,7 @@ impl Body {
             Self::Whole(bytes) => Ok(bytes),
             Self::TooLarge => Err(too_large),
             Self::Incomplete => Err(Problem::BodyIncomplete),
+            Self::Malformed => Err(Problem::BodyMalformed),
         }
     }
 }

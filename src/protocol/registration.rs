@@ -55,6 +55,7 @@ fn whole(body: &Body) -> Result<&[u8], Problem> {
         Body::Whole(bytes) => Ok(bytes),
         Body::TooLarge => Err(Problem::RegistrationTooLarge),
         Body::Incomplete => Err(Problem::BodyIncomplete),
+        Body::Malformed => Err(Problem::BodyMalformed),
     }
 }
 

@@ -20,6 +20,7 @@ mod sleepers;
 mod start;
 mod store;
 mod subscriptions;
+mod upstream;
 mod usage;
 
 #[cfg(test)]

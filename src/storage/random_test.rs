@@ -197,6 +197,7 @@ impl Model {
                 }
                 StoreReply::Done
             }
+            StoreOp::Upstream(_) => unreachable!("has tests of its own"),
             StoreOp::Disown { uaid, channel } => {
                 let key = (uaid, channel);
                 if self
@@ -220,6 +221,7 @@ impl Model {
                 lost,
                 version_clock,
                 quota,
+                received: _,
             } => StoreReply::Enqueued(self.enqueue(uaid, message, lost, version_clock, quota)),
             StoreOp::Fetch {
                 uaid,
@@ -737,6 +739,7 @@ impl Random {
                 bytes_max: self.below(30_000),
                 total_bytes_max: if self.one_in(20) { 0 } else { u64::MAX },
             },
+            received: None,
         }
     }
 

@@ -11,8 +11,8 @@ use super::enqueue::Terms;
 use super::health::Health;
 use super::reserve::Reserve;
 use super::subscriptions::Registration;
-use super::{fault, messages, sleepers, subscriptions, usage};
-use crate::model::store::{Deletion, StoreError, StoreOp, StoreReply};
+use super::{fault, messages, sleepers, subscriptions, upstream, usage};
+use crate::model::store::{Deletion, StoreError, StoreOp, StoreReply, UpstreamOp};
 use crate::model::time::ServiceTime;
 use crate::model::version::Version;
 
@@ -268,11 +268,13 @@ impl Store {
                 lost,
                 version_clock,
                 quota,
+                received,
             } => {
                 let terms = Terms {
                     lost,
                     version_clock,
                     quota,
+                    received,
                 };
                 StoreReply::Enqueued(self.enqueue(uaid, message, terms)?)
             }
@@ -290,6 +292,7 @@ impl Store {
             }
             StoreOp::Expire { now, messages_max } => self.expire(now, messages_max)?,
             StoreOp::Sleepers => StoreReply::Sleepers(sleepers::all(connection)?),
+            StoreOp::Upstream(ref op) => upstream::perform(connection, op)?,
             StoreOp::Unsubscribe { .. }
             | StoreOp::Forget { .. }
             | StoreOp::Disown { .. }
@@ -315,6 +318,7 @@ impl Store {
             StoreOp::Forget { uaid } => {
                 subscriptions::forget(connection, uaid, self.lost_before)?;
                 sleepers::remove(connection, uaid)?;
+                upstream::told(connection, uaid)?;
                 self.usage.forget(uaid);
             }
             StoreOp::Disown { uaid, channel } => {
@@ -339,6 +343,7 @@ impl Store {
             | StoreOp::Enqueue { .. }
             | StoreOp::Fetch { .. }
             | StoreOp::Expire { .. }
+            | StoreOp::Upstream(_)
             | StoreOp::Sleepers => {}
         }
         Ok(())
@@ -439,8 +444,17 @@ enum Committed {
 /// have theirs in the reserve.
 pub(super) const fn takes_room(op: &StoreOp) -> bool {
     match op {
-        StoreOp::Subscribe { .. } | StoreOp::Enqueue { .. } | StoreOp::Sleep { .. } => true,
-        StoreOp::Load { .. }
+        StoreOp::Subscribe { .. }
+        | StoreOp::Enqueue { .. }
+        | StoreOp::Sleep { .. }
+        | StoreOp::Upstream(UpstreamOp::Borrow { .. }) => true,
+        StoreOp::Upstream(
+            UpstreamOp::Load
+            | UpstreamOp::Returned { .. }
+            | UpstreamOp::Lost { .. }
+            | UpstreamOp::Settled { .. },
+        )
+        | StoreOp::Load { .. }
         | StoreOp::Find { .. }
         | StoreOp::Fetch { .. }
         | StoreOp::Sleepers
@@ -458,9 +472,11 @@ pub(super) const fn takes_room(op: &StoreOp) -> bool {
 /// Whether an operation may change what is kept.
 pub(super) const fn is_write(op: &StoreOp) -> bool {
     match op {
-        StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. } | StoreOp::Sleepers => {
-            false
-        }
+        StoreOp::Load { .. }
+        | StoreOp::Find { .. }
+        | StoreOp::Fetch { .. }
+        | StoreOp::Sleepers
+        | StoreOp::Upstream(UpstreamOp::Load) => false,
         StoreOp::Subscribe { .. }
         | StoreOp::Unsubscribe { .. }
         | StoreOp::Forget { .. }
@@ -471,7 +487,13 @@ pub(super) const fn is_write(op: &StoreOp) -> bool {
         | StoreOp::SaveTime { .. }
         | StoreOp::SaveVersions { .. }
         | StoreOp::Sleep { .. }
-        | StoreOp::Woken { .. } => true,
+        | StoreOp::Woken { .. }
+        | StoreOp::Upstream(
+            UpstreamOp::Borrow { .. }
+            | UpstreamOp::Returned { .. }
+            | UpstreamOp::Lost { .. }
+            | UpstreamOp::Settled { .. },
+        ) => true,
     }
 }
 

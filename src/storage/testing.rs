@@ -184,6 +184,7 @@ pub(super) fn enqueue_within(user_agent: u8, message: PushMessage, quota: Quota)
         lost: None,
         version_clock: VERSION_CLOCK,
         quota,
+        received: None,
     }
 }
 
@@ -195,6 +196,7 @@ pub(super) fn enqueue_lost(user_agent: u8, message: PushMessage) -> StoreOp {
         lost: Some(Dialect::WebPush),
         version_clock: VERSION_CLOCK,
         quota: NO_QUOTA,
+        received: None,
     }
 }
 

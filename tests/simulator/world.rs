@@ -212,6 +212,7 @@ impl World {
                 unifiedpush: UnifiedPush::default(),
                 public_url: None,
                 access: Access::default(),
+                upstream: None,
                 keyring: keyring(),
                 opened,
                 random: self.rng.bytes8(),
@@ -404,6 +405,7 @@ impl World {
             Output::Datagram { .. } | Output::AskProxy { .. } => {
                 unreachable!("nobody asked to be woken")
             }
+            Output::Up { .. } => unreachable!("there is no main service"),
             Output::Store(op) => {
                 let run = self.run.as_mut().expect("it runs");
                 run.queue.push_back(op);
@@ -439,6 +441,7 @@ impl World {
             CloseReason::BadMessage(_)
             | CloseReason::Refused(_)
             | CloseReason::WillBeWoken
+            | CloseReason::SubscriptionsLost
             | CloseReason::Deregistered
             | CloseReason::BinaryMessage
             | CloseReason::MessageTooLong
@@ -560,6 +563,7 @@ impl World {
             peer: peer(),
             base_url: BaseUrl::of_host(Scheme::Http, HOST),
             simplepush_path: false,
+            borrows: false,
             random: self.rng.bytes8(),
         };
         self.input(Input::Opened(opening));

@@ -120,6 +120,11 @@ impl Gateway {
         }
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether the process is still there.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
@@ -260,7 +265,8 @@ fn spawn(
             "--console",
             "127.0.0.1:0",
         ])
-        .args(["--log", "debug", "--data"])
+        // The same limits wherever the tests run.
+        .args(["--board", "generic-x86-64", "--log", "debug", "--data"])
         .arg(data)
         .arg("--config")
         .arg(&file)
@@ -310,7 +316,12 @@ impl UserAgent {
     pub fn try_connect_to(address: SocketAddr) -> Option<Self> {
         let stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let url = format!("ws://{address}/");
+        Self::over(stream)
+    }
+
+    /// The same over a connection that is there; `None` where no websocket is to be had.
+    pub fn over(stream: TcpStream) -> Option<Self> {
+        let url = format!("ws://{}/", stream.peer_addr().ok()?);
         let (socket, _) = tungstenite::client(url, stream).ok()?;
         Some(Self::on(socket))
     }
@@ -518,8 +529,13 @@ impl Http {
     pub fn try_connect(address: SocketAddr) -> Option<Self> {
         let stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        Some(Self::over(stream))
+    }
+
+    /// The same over a connection that is there.
+    pub fn over(stream: TcpStream) -> Self {
         let stream = BufReader::new(stream);
-        Some(Self { stream })
+        Self { stream }
     }
 
     /// Sends these very bytes.

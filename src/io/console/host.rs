@@ -11,8 +11,14 @@ const LOCAL_SUFFIX: &str = ".local";
 
 /// The name of this machine without its domain; empty, which matches no host, if it has none.
 pub(super) fn machine_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let bare = name.trim().split('.').next();
+    // Not from /proc, of which a service sees only the processes (ProcSubset=pid).
+    let system = rustix::system::uname();
+    let bare = system
+        .nodename()
+        .to_str()
+        .unwrap_or_default()
+        .split('.')
+        .next();
     bare.unwrap_or_default().to_owned()
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use edgepush::config::boards::Machine;
 use edgepush::config::{Config, Flags};
 
 use crate::fields::Fields;
@@ -17,12 +18,17 @@ pub(crate) fn configuration(bytes: &[u8]) {
         public_url: fields.header("public-url"),
         log: fields.header("log"),
         durability: fields.header("durability"),
+        board: fields.header("board"),
     };
     check(&String::from_utf8_lossy(fields.body), &flags);
 }
 
 fn check(text: &str, flags: &Flags) {
-    match Config::load(Some((Path::new("edgepush.toml"), text)), flags) {
+    let machine = Machine {
+        model: None,
+        target: "x86_64-unknown-linux-gnu",
+    };
+    match Config::load(Some((Path::new("edgepush.toml"), text)), flags, &machine) {
         Ok(config) => {
             let limits = &config.limits;
             assert!(limits.pong_timeout < limits.ping_interval);
