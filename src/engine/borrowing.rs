@@ -117,11 +117,7 @@ impl Engine {
         if let Some(known) = upstream.endpoint(wanted.uaid, wanted.channel, key, keyring) {
             return Some((wanted, Some(known)));
         }
-        if upstream.is_loaded() {
-            upstream.want(now.monotonic, wanted, keyring, &mut self.desk.out);
-        } else {
-            self.not_borrowed(wanted, NotMade::Unreachable);
-        }
+        upstream.want(now.monotonic, wanted, keyring, &mut self.desk.out);
         None
     }
 

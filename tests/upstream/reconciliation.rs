@@ -99,7 +99,9 @@ fn user_agent_that_was_away_when_its_subscriptions_were_lost_learns_it_after_a_r
     drop(agent);
     house.main.service().reset();
     house.main.cut();
-    house.wait_for_links(1);
+    wait_until("the gateway has asked for its name", || {
+        house.main.service().told("hello").len() == 2
+    });
     house.gateway.wait_for_metric("edgepush_upstream_resets_total", 1);
     house.gateway.terminate();
     house.gateway.start_again();

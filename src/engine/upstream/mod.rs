@@ -225,11 +225,6 @@ impl Upstream {
         }
     }
 
-    /// Whether it is known what is borrowed.
-    pub(super) const fn is_loaded(&self) -> bool {
-        matches!(self.load, Load::Done)
-    }
-
     /// The endpoint of a subscription that is borrowed already, with this key.
     pub(super) fn endpoint(
         &self,
@@ -407,6 +402,7 @@ impl Upstream {
         let mut turn = Turn {
             now,
             settings: &self.settings,
+            is_loaded: matches!(self.load, Load::Done),
             pacer: &mut self.pacer,
             last_link: &mut self.last_link,
             outcomes: &mut self.outcomes,
@@ -434,6 +430,8 @@ impl Upstream {
 struct Turn<'a> {
     now: Instant,
     settings: &'a model::Upstream,
+    /// Whether it is known what is borrowed, and under which names.
+    is_loaded: bool,
     pacer: &'a mut Pacer,
     last_link: &'a mut u64,
     outcomes: &'a mut VecDeque<Outcome>,
