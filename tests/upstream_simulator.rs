@@ -16,16 +16,8 @@ mod checker;
 mod frames;
 #[path = "upstream_simulator/gateway.rs"]
 mod gateway;
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "other tests use other parts of it"
-)]
-mod main_service {
-    pub mod endpoint;
-    pub mod service;
-    pub mod session;
-}
+#[path = "main_service/rules.rs"]
+mod main_service;
 #[path = "upstream_simulator/plan.rs"]
 mod plan;
 #[path = "simulator/rng.rs"]

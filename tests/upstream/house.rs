@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tungstenite::Message;
 use uuid::Uuid;
 
 use crate::main_service::MainService;
@@ -99,13 +100,31 @@ impl House {
 
 /// A configuration with an upstream that is not encrypted.
 pub fn config(url: &str, settings: &str) -> String {
-    let patience = if settings.contains("register_timeout_secs") {
-        ""
-    } else {
-        // A busy machine is no main service that is away.
-        "register_timeout_secs = 8\n"
-    };
-    format!("[upstream]\nurl = \"{url}\"\nplain = true\n{patience}{settings}")
+    let mut config = format!("[upstream]\nurl = \"{url}\"\nplain = true\n");
+    // A busy machine is no main service that is away, and a test has no five minutes.
+    for (key, secs) in [("register_timeout_secs", 8), ("reconnect_secs_max", 10)] {
+        if !settings.contains(key) {
+            config += &format!("{key} = {secs}\n");
+        }
+    }
+    config + settings
+}
+
+/// Connects until it has another name, as a user agent does that is told to; with that name.
+pub fn return_renamed(gateway: &Gateway, uaid: &str) -> UserAgent {
+    let mut renamed = None;
+    wait_until("it gets another name", || {
+        let mut agent = UserAgent::connect(gateway);
+        agent.send(&json!({"messageType": "hello", "use_webpush": true, "uaid": uaid}));
+        // It may be closed at this very moment.
+        if let Message::Text(text) = agent.receive_frame() {
+            let answer: Value = serde_json::from_str(&text).unwrap();
+            answer["uaid"].as_str().unwrap().clone_into(&mut agent.uaid);
+            renamed = (agent.uaid != uaid).then_some(agent);
+        }
+        renamed.is_some()
+    });
+    renamed.unwrap()
 }
 
 /// Registers the channel of this number; the whole endpoint.

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::house::{
     ACCEPTED, House, QUIET, expect_once, number_in, post, receive_numbers, register, register_with,
-    try_register,
+    return_renamed, try_register,
 };
 use crate::main_service::Door;
 use crate::support::{UserAgent, channel, wait_until};
@@ -166,7 +166,7 @@ fn every_close_is_followed_by_another_connection_under_the_same_name() {
 #[test]
 fn user_agents_that_were_more_than_150_messages_behind_subscribe_again_and_no_others() {
     let mut house = House::new();
-    let (mut behind, endpoint) = house.newcomer();
+    let (behind, endpoint) = house.newcomer();
     let (other, to_other) = house.newcomer();
     house.gateway.kill();
     wait_until("the links are down", || {
@@ -180,10 +180,7 @@ fn user_agents_that_were_more_than_150_messages_behind_subscribe_again_and_no_ot
     wait_until("the main service has dropped it", || {
         house.main.service().users.len() == 1
     });
-    wait_until("it learns so", || {
-        let again = UserAgent::hello(&house.gateway, Some(&behind.uaid));
-        std::mem::replace(&mut behind, again).uaid != behind.uaid
-    });
+    let mut behind = return_renamed(&house.gateway, &behind.uaid);
     let endpoint = register(&mut behind, 1);
     house.post(&endpoint, "151");
     assert_eq!(receive_numbers(&mut behind, 1), [151]);

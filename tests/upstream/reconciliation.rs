@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::house::{ACCEPTED, House, QUIET, expect_once, post, receive_numbers, register};
+use crate::house::{
+    ACCEPTED, House, QUIET, expect_once, post, receive_numbers, register, return_renamed,
+};
 use crate::main_service::Door;
 use crate::support::{UserAgent, channel, wait_until};
 
@@ -11,18 +13,6 @@ fn lose_database(house: &House) {
     for file in ["edgepush.db", "edgepush.db-wal", "edgepush.db-shm"] {
         let _ = fs::remove_file(house.gateway.data.join(file));
     }
-}
-
-/// Connects until it has another name, as a user agent does that is told to; with that name.
-fn return_renamed(house: &House, uaid: &str) -> UserAgent {
-    let mut agent = UserAgent::hello(&house.gateway, Some(uaid));
-    wait_until("it gets another name", || {
-        if agent.uaid == uaid {
-            agent = UserAgent::hello(&house.gateway, Some(uaid));
-        }
-        agent.uaid != uaid
-    });
-    agent
 }
 
 #[test]
@@ -76,7 +66,7 @@ fn main_service_that_forgot_one_user_agent_costs_that_one_its_name_and_no_other(
     house.main.service().users.remove(&before[0]);
     house.main.cut();
     lost.expect_end();
-    let mut again = return_renamed(&house, &lost.uaid);
+    let mut again = return_renamed(&house.gateway, &lost.uaid);
     let new = register(&mut again, 1);
     assert_ne!(old, new);
     house.post(&new, "1");
@@ -102,10 +92,12 @@ fn user_agent_that_was_away_when_its_subscriptions_were_lost_learns_it_after_a_r
     wait_until("the gateway has asked for its name", || {
         house.main.service().told("hello").len() == 2
     });
-    house.gateway.wait_for_metric("edgepush_upstream_resets_total", 1);
+    house
+        .gateway
+        .wait_for_metric("edgepush_upstream_resets_total", 1);
     house.gateway.terminate();
     house.gateway.start_again();
-    let mut agent = return_renamed(&house, &uaid);
+    let mut agent = return_renamed(&house.gateway, &uaid);
     let endpoint = register(&mut agent, 1);
     house.post(&endpoint, "1");
     assert_eq!(receive_numbers(&mut agent, 1), [1]);
@@ -141,7 +133,7 @@ fn lost_database_lets_those_who_borrowed_subscribe_again() {
     house.gateway.start_again();
     // Nobody takes what is posted there any more: its user agent must not believe that it is well.
     house.post(&old, "0");
-    let mut agent = return_renamed(&house, &agent.uaid);
+    let mut agent = return_renamed(&house.gateway, &agent.uaid);
     let endpoint = register(&mut agent, 1);
     assert!(house.is_borrowed(&endpoint));
     house.post(&endpoint, "1");

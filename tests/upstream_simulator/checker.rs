@@ -134,11 +134,22 @@ impl Checker {
     pub(crate) fn sent(&mut self, agent: usize, channel: Uuid, version: &str, body: Option<&[u8]>) {
         let number = number_in(body.expect("every message has a body"));
         let known = &self.channels[&(agent, channel)];
-        assert!(!known.ended, "message {number} sent after its unregister was answered");
+        assert!(
+            !known.ended,
+            "message {number} sent after its unregister was answered"
+        );
         let lapses = self.lapses;
         let message = &mut self.messages[number];
-        assert_eq!((message.agent, message.channel), (agent, channel), "to the wrong place");
-        assert_ne!(message.acked, Some(lapses), "message {number} sent again after its ack");
+        assert_eq!(
+            (message.agent, message.channel),
+            (agent, channel),
+            "to the wrong place"
+        );
+        assert_ne!(
+            message.acked,
+            Some(lapses),
+            "message {number} sent again after its ack"
+        );
         match &message.version {
             Some((before, then)) if *then == lapses => {
                 assert_eq!(before, version, "message {number} was kept twice");
@@ -191,7 +202,10 @@ impl Checker {
             let is_lost_above = !main.users.contains_key(&message.user);
             let is_excused =
                 message.unwanted || is_expired || is_lost_above || self.is_replaced(number);
-            assert!(message.received || is_excused, "message {number} is lost: {message:?}");
+            assert!(
+                message.received || is_excused,
+                "message {number} is lost: {message:?}"
+            );
         }
     }
 

@@ -78,7 +78,9 @@ impl Gateway {
     pub(crate) fn commit(&mut self, count: usize) -> bool {
         let batch: Vec<StoreOp> = self.queue.drain(..count).collect();
         if self.failing {
-            let failed = batch.iter().map(|_| StoreReply::Failed(StoreError::DiskFull));
+            let failed = batch
+                .iter()
+                .map(|_| StoreReply::Failed(StoreError::DiskFull));
             self.replies.extend(failed);
         } else {
             self.replies.extend(self.store.apply(batch));

@@ -60,7 +60,9 @@ impl World {
         {
             self.checker.has_ended(agent, *channel);
         }
-        if let Frame::Registered { channel, status, .. } = &frame
+        if let Frame::Registered {
+            channel, status, ..
+        } = &frame
             && *status == 200
         {
             self.checker.is_there(agent, *channel);
@@ -125,7 +127,9 @@ impl World {
                 let channel = self.some_channel(agent);
                 self.checker.unregisters(agent, channel);
                 self.agents[agent].ended.insert(channel);
-                self.agents[agent].subscriptions.retain(|own| own.channel != channel);
+                self.agents[agent]
+                    .subscriptions
+                    .retain(|own| own.channel != channel);
                 self.say(id, Said::Unregister { channel });
             }
             4 => self.disconnect(agent),
@@ -316,7 +320,8 @@ impl World {
                     code,
                 });
             }
-            Frame::Unregistered { .. } | Frame::UrgencyTaken | Frame::NoBroadcast | Frame::Pong => {}
+            Frame::Unregistered { .. } | Frame::UrgencyTaken | Frame::NoBroadcast | Frame::Pong => {
+            }
         }
     }
 }

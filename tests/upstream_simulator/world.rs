@@ -489,7 +489,12 @@ impl World {
 
     pub(crate) fn check_the_end(&mut self) {
         self.checker.all_received(&self.main, self.elapsed);
-        let dead: Vec<String> = self.checker.dead_endpoints(&self.main).into_iter().map(str::to_owned).collect();
+        let dead: Vec<String> = self
+            .checker
+            .dead_endpoints(&self.main)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
         for endpoint in dead {
             let user = self.post_to(&endpoint, 0, None);
             assert_eq!(user, None, "what has ended here is alive there");
