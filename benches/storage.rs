@@ -96,6 +96,7 @@ fn enqueue(number: u64) -> StoreOp {
         }),
         lost: None,
         version_clock: Version::from_secs(0),
+        noted_from: Version::from_secs(0),
         quota: Quota {
             subscription_messages_max: u32::MAX,
             subscription_bytes_max: u64::MAX,

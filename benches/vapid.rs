@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use edgepush::engine::{Engine, Input, Output, RequestId, Settings};
 use edgepush::model::access::Access;
+use edgepush::model::dialect::Dialect;
 use edgepush::model::durability::Durability;
 use edgepush::model::ids::{ChannelId, DatabaseId, Uaid};
 use edgepush::model::limits::Limits;
@@ -37,6 +38,7 @@ fn main() {
         uaid: Uaid::from_bytes([2; 16]),
         channel: ChannelId::from_bytes([3; 16]),
         restricted_to: Some(KeyDigest::of(b"another")),
+        dialect: Dialect::WebPush,
     };
     let path = format!("/wpush/v2/{}", keyring().seal_endpoint(&endpoint));
     let sign = |exp| Some(Signer::new(1).authorization("http://pi", exp));

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use support::{Folder, Gateway, UserAgent, channel, post, said};
@@ -19,7 +18,7 @@ const QUIET: Duration = Duration::from_millis(400);
 
 /// Exit code, standard output, standard error.
 fn edgepush(command: &str, file: Option<&Path>, data: &Path) -> (i32, String, String) {
-    let mut running = Command::new(env!("CARGO_BIN_EXE_edgepush"));
+    let mut running = support::edgepush();
     running.arg(command).args(file).arg("--data").arg(data);
     said(running.output().unwrap())
 }
@@ -271,7 +270,7 @@ fn nothing_is_overwritten_and_nothing_half_done_is_left() {
     assert_eq!(folder.0.read_dir().unwrap().count(), 3);
 
     let without = folder.path("without");
-    let output = Command::new(env!("CARGO_BIN_EXE_edgepush"))
+    let output = support::edgepush()
         .args(["backup", "--without-key", "--data"])
         .arg(&gateway.data)
         .arg(&without)

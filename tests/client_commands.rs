@@ -21,7 +21,7 @@ use tungstenite::{Message, WebSocket};
 /// Commands that run in it.
 impl Folder {
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_edgepush"));
+        let mut command = support::edgepush();
         command.current_dir(&self.0).args(args);
         command
     }

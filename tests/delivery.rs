@@ -7,7 +7,6 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -115,7 +114,7 @@ fn key_lost_every_name_is_a_strangers() {
 #[test]
 fn second_process_on_the_same_folder_is_refused_and_the_first_goes_on() {
     let gateway = Gateway::start();
-    let output = Command::new(env!("CARGO_BIN_EXE_edgepush"))
+    let output = support::edgepush()
         .args(["--listen", "127.0.0.1:0", "--console", "off", "--data"])
         .arg(&gateway.data)
         .output()

@@ -327,7 +327,7 @@ fn disk_that_fails_at_the_flush_refuses_messages_to_those_away() {
 
 /// What the program says when it does not start.
 fn fails_to_start(data: &Path) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_edgepush"))
+    let output = support::edgepush()
         .args(["--listen", "127.0.0.1:0", "--console", "off", "--data"])
         .arg(data)
         .output()

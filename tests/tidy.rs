@@ -138,6 +138,30 @@ fn table_of_layers_in_the_documentation_is_this_one() {
 }
 
 #[test]
+fn cross_build_has_the_target_of_every_board() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("cross/targets")).unwrap();
+    let targets: Vec<&str> = table
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    let boards: Vec<PathBuf> = fs::read_dir(root.join("boards"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert!(boards.len() >= 11, "{boards:?}");
+    for board in boards {
+        let text = fs::read_to_string(&board).unwrap();
+        let target = text
+            .lines()
+            .find_map(|line| line.strip_prefix("target = "))
+            .map(|target| target.trim_matches('"'));
+        assert!(targets.contains(&target.unwrap()), "{}", board.display());
+    }
+}
+
+#[test]
 fn each_rule_catches_a_file_that_breaks_it() {
     let long_function = format!("fn f() {{\n{}}}", "    g();\n".repeat(FUNCTION_LINES_MAX));
     let long_file = "g();\n".repeat(FILE_LINES_MAX);

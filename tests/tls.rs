@@ -15,7 +15,6 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -376,7 +375,7 @@ fn peer_that_does_not_go_on_is_closed_in_time_and_holds_up_nobody() {
 fn refused(certificates: &Certificates) -> String {
     let file = certificates.path("edgepush.toml");
     fs::write(&file, certificates.config()).unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_edgepush"))
+    let output = support::edgepush()
         .args(["--listen", "127.0.0.1:0", "--console", "off", "--data"])
         .arg(certificates.path("data"))
         .arg("--config")
@@ -573,7 +572,7 @@ fn commands_speak_tls_to_a_gateway_whose_authority_they_are_given() {
     let gateway = Gateway::with_config(&certificates.config());
     let ca = certificates.path("ca.pem");
     let run = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_edgepush"));
+        let mut command = support::edgepush();
         command.current_dir(&certificates.directory).args(args);
         command
     };

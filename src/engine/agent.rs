@@ -44,6 +44,9 @@ pub(super) struct Agent {
     /// Others were sent when that list was full: their acks are taken by id. Stays so until the
     /// session ends, because an ack that comes twice cannot be told from another one.
     some_unlisted: bool,
+    /// Some were not acked when their subscription ended. Their acks may still come, and would be
+    /// taken for those of another message of the channel where they do not say of which.
+    some_ended: bool,
     mode: Mode,
     /// The last messages sent here.
     cursors: Cursors,
@@ -119,6 +122,7 @@ impl Agent {
             ending: None,
             unacked: BTreeMap::new(),
             some_unlisted: false,
+            some_ended: false,
             mode: Mode::Live,
             cursors: Cursors::START,
             starts_again: false,
@@ -159,7 +163,12 @@ impl Agent {
         self.is_live() && self.unacked.is_empty() && !self.some_unlisted && self.unsent_bytes == 0
     }
 
-    /// How many messages wait for their acks in memory only.
+    /// How many messages it was sent and did not ack, as far as they are listed.
+    pub(super) fn unacked_len(&self) -> usize {
+        self.unacked.len()
+    }
+
+    /// How many of them are in memory only.
     pub(super) fn held_len(&self) -> usize {
         let held = |unacked: &&Unacked| matches!(unacked.place, Place::Held(_));
         self.unacked.values().filter(held).count()
@@ -240,6 +249,19 @@ impl Agent {
         self.catch_up(now, desk);
     }
 
+    /// The version of an update that names none, where all that the channel has had are known.
+    pub(super) fn next_version(&mut self, channel: ChannelId, desk: &mut Desk) -> Version {
+        let next = self
+            .channels
+            .next_version(channel, desk.version_clock.version());
+        let safe_below = desk.version_clock.outlives_kill();
+        if let Some(reserved) = self.channels.reserve(channel, next, safe_below) {
+            desk.save_versions(self.uaid, vec![(channel, reserved)]);
+        }
+        self.channels.note_version(channel, next);
+        next
+    }
+
     /// The frame that carries one message.
     fn frame(&self, message: &PushMessage, desk: &Desk) -> String {
         match message.payload.update() {
@@ -312,7 +334,8 @@ impl Agent {
             .filter(|(_, unacked)| is_seen(unacked))
             .map(|(id, _)| *id)
             .collect();
-        if seen.is_empty() || self.some_unlisted || self.mode != Mode::Live {
+        let all_is_listed = !self.some_unlisted && !self.some_held_back && self.is_live();
+        if seen.is_empty() || !all_is_listed {
             // It was sent on an earlier session or when the list was full, or a lower one waits
             // on flash.
             let uaid = self.uaid;
@@ -331,7 +354,7 @@ impl Agent {
 
     /// The one message of `channel` that is not acked, if there is exactly one for certain.
     pub(super) fn only_unacked(&self, channel: ChannelId) -> Option<MessageId> {
-        if self.some_unlisted {
+        if self.some_unlisted || self.some_ended {
             return None;
         }
         let mut of_channel = self
@@ -365,10 +388,9 @@ impl Agent {
             }
         }
         let uaid = self.uaid;
-        let versions = self.channels.unwritten(desk.version_clock.shown());
+        let versions = self.channels.unwritten(desk.version_clock.settled());
         if !versions.is_empty() {
-            let op = StoreOp::SaveVersions { uaid, versions };
-            desk.out.store(op, Waiting::Nobody);
+            desk.save_versions(uaid, versions);
         }
     }
 
@@ -701,5 +723,22 @@ mod tests {
         assert!(matches!(outs.as_slice(), [Out::Sent(..), Out::Resumed(_)]));
         let (request, outs) = table.post(&endpoint, 60, None);
         assert_eq!(outs, [Out::Answered(request, 410)]);
+    }
+
+    #[test]
+    fn ack_with_empty_version_is_not_taken_for_a_message_behind_an_unregister() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        table.post(&endpoint, 60, None);
+        table.unregister(id, 1);
+        table.stored(vec![StoreReply::Done]);
+        table.register(id, 1);
+        let (request, outs) = table.post(&endpoint, 60, None);
+        assert_eq!(versions(&outs).len(), 1);
+        // It may be that of the first one, which was on its way for long.
+        assert_eq!(table.ack(id, 1, "", 100), []);
+        table.pass(Duration::from_secs(1));
+        assert_eq!(table.stored(vec![KEPT]), [Out::Answered(request, 201)]);
     }
 }

@@ -231,6 +231,7 @@ impl Engine {
             uaid,
             channel,
             restricted_to: None,
+            dialect: Dialect::WebPush,
         };
         Some(Target { endpoint, lost })
     }

@@ -105,7 +105,7 @@ impl Channels {
     }
 
     /// The version to write down before `version` is given out, which nobody named; `None` if flash
-    /// or the version clock leads beyond it anyway.
+    /// leads beyond it anyway: from `safe_below` on the version clock does not.
     ///
     /// A burst runs ahead of the clock. Known to this memory only, it would be forgotten with a kill,
     /// and the user agent would ignore everything until the clock has caught up.
@@ -113,10 +113,10 @@ impl Channels {
         &mut self,
         channel: ChannelId,
         version: Version,
-        clock: Version,
+        safe_below: Version,
     ) -> Option<Version> {
         let written = &mut self.details.entry(channel).or_default().written;
-        if version <= clock || *written >= Some(version) {
+        if version < safe_below || *written >= Some(version) {
             return None;
         }
         *written = Version::new(version.as_u64().saturating_add(RESERVED)).or(Some(Version::MAX));
@@ -166,7 +166,7 @@ mod tests {
         for number in 100..=300 {
             let next = channels.next_version(CHANNEL, clock);
             assert_eq!(next, version(number));
-            writes.extend(channels.reserve(CHANNEL, next, clock));
+            writes.extend(channels.reserve(CHANNEL, next, version(101)));
             channels.note_version(CHANNEL, next);
         }
         assert_eq!(writes, [165, 230, 295, 360].map(version));

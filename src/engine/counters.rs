@@ -16,7 +16,9 @@ pub struct Snapshot {
     pub user_agents_asleep: u64,
     /// Push messages on their way: sent and not acked, not written either.
     pub messages_held: u64,
-    /// Their bytes, and those that wait for the storage thread.
+    /// Push messages sent and not acked, as far as they are listed, the held ones among them.
+    pub messages_unacked: u64,
+    /// The bytes of those that are held, and those that wait for the storage thread.
     pub held_bytes: u64,
     /// Operations that wait for the storage thread.
     pub store_queue: u64,

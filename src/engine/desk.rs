@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::outbox::{Fate, Keeping, Outbox};
+use super::unsaved_versions::UnsavedVersions;
 use super::version_clock::VersionClock;
 use super::{SessionId, Settings};
 use crate::model::dialect::Dialect;
@@ -35,6 +36,7 @@ pub(super) struct Desk {
     pub(super) started: Instant,
     pub(super) out: Outbox,
     pub(super) version_clock: VersionClock,
+    pub(super) unsaved_versions: UnsavedVersions,
     /// When to look for updates that were not acked. All intervals are equally long, so it is in
     /// order. A session that has ended is passed over.
     pub(super) redeliveries: VecDeque<(Instant, SessionId)>,
@@ -60,6 +62,7 @@ impl Desk {
         Some(Self {
             out: Outbox::new(&limits),
             version_clock: VersionClock::new(now, opened.version_clock),
+            unsaved_versions: UnsavedVersions::default(),
             redeliveries: VecDeque::new(),
             limits,
             durability,
@@ -102,9 +105,10 @@ impl Desk {
     ) {
         self.out.keep(Keeping {
             uaid,
-            message,
             lost,
-            version_clock: self.version_clock.shown(),
+            version_clock: self.least_version(uaid, message.channel),
+            noted_from: self.version_clock.settled(),
+            message,
             fate,
         });
     }

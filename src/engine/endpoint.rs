@@ -37,14 +37,13 @@ impl Engine {
     pub(super) fn target(
         &self,
         token: &str,
-        dialect: Dialect,
         belongs: impl FnOnce(&Endpoint) -> bool,
     ) -> Option<Target> {
         let endpoint = self.desk.keyring.open_endpoint(token).filter(belongs)?;
         let is_lost = endpoint.database != self.desk.database;
         Some(Target {
             endpoint,
-            lost: is_lost.then_some(dialect),
+            lost: is_lost.then_some(endpoint.dialect),
         })
     }
 
@@ -177,11 +176,16 @@ impl Engine {
         posted: Posted,
     ) -> Result<Arc<PushMessage>, Problem> {
         let message = self.message_of(now, endpoint, posted);
-        if self.has_room_for(&message) {
-            Ok(Arc::new(message))
-        } else {
-            Err(Problem::Overloaded)
+        if !self.has_room_for(&message) {
+            return Err(Problem::Overloaded);
         }
+        if let Some(update) = message.payload.update()
+            && let Some((agent, _)) = self.agent_of_mut(endpoint.uaid)
+        {
+            let version = update.version.version();
+            agent.channels.note_version(endpoint.channel, version);
+        }
+        Ok(Arc::new(message))
     }
 
     fn message_of(&mut self, now: Now, endpoint: &Endpoint, posted: Posted) -> PushMessage {
@@ -214,13 +218,9 @@ impl Engine {
             | Payload::Raw(_)
             | Payload::Update(_)) => (topic, urgency, payload),
         };
-        if let Some(update) = payload.update() {
-            let version = update.version.version();
+        if payload.update().is_some() {
             // What it has passed by now is not written down for the channel.
             self.desk.version_clock.version();
-            if let Some((agent, _)) = self.agent_of_mut(endpoint.uaid) {
-                agent.channels.note_version(endpoint.channel, version);
-            }
         }
         PushMessage {
             id: self.desk.next_message_id(),
@@ -234,25 +234,18 @@ impl Engine {
     }
 
     /// The version of an update that names none (R26). Of a user agent that is here and has read
-    /// all that waited for it, all versions are known; of others only the storage knows them.
+    /// all that waited for it, all versions are known; of others only the storage knows them, and of
+    /// a subscription that is yet to be taken back in: nothing can be written down for it.
     fn next_version(&mut self, endpoint: &Endpoint) -> NewVersion {
         let clock = self.desk.version_clock.version();
         let Endpoint { uaid, channel, .. } = *endpoint;
-        let Some((agent, desk)) = self.agent_of_mut(endpoint.uaid) else {
-            return NewVersion::AtLeast(clock);
-        };
-        let next = agent.channels.next_version(channel, clock);
-        if !agent.is_live() {
-            return NewVersion::AtLeast(next);
+        match self.agent_of_mut(uaid) {
+            None => NewVersion::AtLeast(self.desk.least_version(uaid, channel)),
+            Some((agent, desk)) if agent.is_live() && agent.channels.contains(channel) => {
+                NewVersion::Exact(agent.next_version(channel, desk))
+            }
+            Some((agent, _)) => NewVersion::AtLeast(agent.channels.next_version(channel, clock)),
         }
-        if let Some(reserved) = agent.channels.reserve(channel, next, clock) {
-            let op = StoreOp::SaveVersions {
-                uaid,
-                versions: vec![(channel, reserved)],
-            };
-            desk.out.store(op, Waiting::Nobody);
-        }
-        NewVersion::Exact(next)
     }
 
     /// An application server takes back a message of its own. One that is already gone is no error.
@@ -315,10 +308,13 @@ fn read(head: Request, manners: Manners) -> Result<Posted, Problem> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::testing::{DATABASE, Out, Table, keyring};
+    use super::super::testing::{DATABASE, Out, Table, channel_id, keyring};
+    use super::super::{Input, SessionId};
     use super::*;
     use crate::model::durability::Durability;
+    use crate::model::ids::DatabaseId;
     use crate::model::limits::Limits;
+    use crate::protocol::keyring::parse_uaid;
     use crate::protocol::push_request::PushHeaders;
 
     #[test]
@@ -378,5 +374,30 @@ mod tests {
         assert_eq!(outs, [Out::Answered(request, 204)]);
         table.pass(Duration::from_secs(1));
         assert!(matches!(table.asked.as_slice(), [StoreOp::Delete(_)]));
+    }
+
+    #[test]
+    fn endpoint_of_a_lost_database_is_taken_back_in_as_what_it_was_on_any_path() {
+        let mut table = Table::new();
+        let (id, uaid) = table.newcomer();
+        let session = SessionId(id);
+        table.input(Input::Gone { session });
+        for dialect in [Dialect::WebPush, Dialect::SimplePush] {
+            let token = keyring().seal_endpoint(&Endpoint {
+                database: DatabaseId([9; 8]),
+                uaid: parse_uaid(&uaid).unwrap(),
+                channel: channel_id(1),
+                restricted_to: None,
+                dialect,
+            });
+            for path in ["update", "wpush/v1"] {
+                table.asked.clear();
+                table.put(&format!("/{path}/{token}"), Some(1));
+                let Some(StoreOp::Enqueue { lost, .. }) = table.asked.first() else {
+                    panic!("{:?}", table.asked);
+                };
+                assert_eq!(*lost, Some(dialect), "{path}");
+            }
+        }
     }
 }

@@ -5,7 +5,6 @@ use super::agent::Post;
 use super::endpoint::Posted;
 use super::{Engine, RequestId};
 use crate::model::access::Source;
-use crate::model::dialect::Dialect;
 use crate::model::limits::NOTIFY_TTL_SECS;
 use crate::model::message::{Payload, Ttl};
 use crate::model::time::Now;
@@ -51,11 +50,8 @@ impl Engine {
         draft: Draft,
     ) {
         let token = matrix::endpoint_token(&pushkey);
-        let target = token.and_then(|token| {
-            self.target(token, Dialect::WebPush, |endpoint| {
-                endpoint.restricted_to.is_none()
-            })
-        });
+        let target =
+            token.and_then(|token| self.target(token, |endpoint| endpoint.restricted_to.is_none()));
         let request = self.desk.out.open_part(whole, pushkey);
         let Some(target) = target else {
             return self.desk.out.refuse(request, Problem::BadToken);

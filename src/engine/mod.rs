@@ -29,6 +29,7 @@ mod sleep;
 mod storing;
 #[cfg(test)]
 mod testing;
+mod unsaved_versions;
 mod upstream;
 mod version_clock;
 
@@ -69,7 +70,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Most messages of one step of the sweep, so that nobody waits long behind it.
 const SWEEP_MESSAGES_MAX: u32 = 500;
 /// How often the service time is written down: what a crash can lose of it, so that messages live
-/// that much longer. 24 small writes a day.
+/// that much longer. 24 small writes a day while messages wait, and none while there are none, which
+/// the storage knows.
 const SAVE_TIME_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Everything that is decided.
@@ -226,6 +228,7 @@ impl Engine {
             websockets_open: count(self.sessions.len()),
             user_agents_asleep: count(self.sleep.len()),
             messages_held: count(agents().map(agent::Agent::held_len).sum()),
+            messages_unacked: count(agents().map(agent::Agent::unacked_len).sum()),
             held_bytes: count(self.desk.out.held_bytes()),
             store_queue: count(self.desk.out.waiting_len()),
             uptime_secs: running.as_secs(),
@@ -275,6 +278,7 @@ impl Engine {
         }
         if due(self.save_time_at) {
             self.save_time_at = now.monotonic.checked_add(SAVE_TIME_INTERVAL);
+            self.save_versions_again();
             self.save_time(now, self.desk.version_clock.bound());
         }
     }
@@ -292,7 +296,7 @@ impl Engine {
             service_time: self.desk.service_time(now),
             version_clock,
         };
-        self.desk.out.store(op, Waiting::SavedTime);
+        self.desk.out.store(op, Waiting::SavedTime(version_clock));
     }
 
     /// Order: sessions first, because what they hold must be given to the storage; then the time,
@@ -310,6 +314,7 @@ impl Engine {
             self.close(session, CloseReason::GoingAway);
         }
         self.desk.out.flush_deletions(None);
+        self.save_versions_again();
         self.save_time(now, self.desk.version_clock.last());
     }
 }

@@ -88,8 +88,13 @@ pub(super) enum Waiting {
     },
     /// The sweep of expired messages.
     Expired,
-    /// The clocks, which are written down.
-    SavedTime,
+    /// The clocks, which are written down: the version clock up to here.
+    SavedTime(Version),
+    /// Versions of a user agent's channels, which are written down.
+    Versions {
+        uaid: Uaid,
+        versions: Vec<(ChannelId, Version)>,
+    },
     /// Who sleeps.
     Sleepers,
     /// A session whose user agent will be woken by a datagram.
@@ -357,6 +362,7 @@ impl Outbox {
             message,
             lost,
             version_clock,
+            noted_from,
             fate,
         } = keeping;
         let waiting = Waiting::Message {
@@ -369,6 +375,7 @@ impl Outbox {
             message,
             lost,
             version_clock,
+            noted_from,
             quota: self.quota,
             received: self.received_of(fate.request),
         };
@@ -459,8 +466,10 @@ pub(super) struct Keeping {
     pub(super) message: Arc<PushMessage>,
     /// As in [`StoreOp::Enqueue`].
     pub(super) lost: Option<Dialect>,
-    /// What the version clock shows.
+    /// As in [`StoreOp::Enqueue`].
     pub(super) version_clock: Version,
+    /// As there.
+    pub(super) noted_from: Version,
     /// Who hears of it.
     pub(super) fate: Fate,
 }

@@ -144,6 +144,7 @@ impl Engine {
             uaid: owner,
             channel,
             restricted_to: wish.restricted_to,
+            dialect: Dialect::WebPush,
         });
         let restricted = wish.restricted_to.is_some();
         let endpoint = base_url.endpoint(Dialect::WebPush, restricted, &token);
@@ -296,6 +297,7 @@ mod tests {
             uaid: keyring::parse_uaid(uaid).unwrap(),
             channel: channel_id(channel),
             restricted_to: None,
+            dialect: Dialect::WebPush,
         });
         format!("/wpush/v1/{token}")
     }
@@ -349,6 +351,7 @@ mod tests {
             uaid: keyring::parse_uaid(&uaid).unwrap(),
             channel,
             restricted_to: None,
+            dialect: Dialect::WebPush,
         });
         let (_, outs) = table.post(&format!("/wpush/v1/{token}"), 60, None);
         assert!(matches!(outs.as_slice(), [Out::Sent(..)]), "{outs:?}");

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use super::counters::Counters;
 use super::{Engine, Output, RequestId, Stop};
-use crate::model::dialect::Dialect;
 use crate::model::limits::{BODY_BYTES_MAX, NOTIFY_BYTES_MAX, UPDATE_FORM_BYTES_MAX};
 use crate::model::time::Now;
 use crate::protocol::http::{Request, Response, Upgrade};
@@ -43,11 +42,9 @@ impl Engine {
             return self.refuse(request, Problem::Overloaded);
         }
         let target = match route {
-            Route::OpenEndpoint(token) => self.target(token, Dialect::WebPush, is_open),
-            Route::RestrictedEndpoint(token) => {
-                self.target(token, Dialect::WebPush, |endpoint| !is_open(endpoint))
-            }
-            Route::UpdateEndpoint(token) => self.target(token, Dialect::SimplePush, |_| true),
+            Route::OpenEndpoint(token) => self.target(token, is_open),
+            Route::RestrictedEndpoint(token) => self.target(token, |endpoint| !is_open(endpoint)),
+            Route::UpdateEndpoint(token) => self.target(token, |_| true),
             Route::Message(token) => return self.delete_message(now, request, token),
             Route::MatrixNotify => return self.notify(now, request, head),
             Route::Registration { router_type, place } => {

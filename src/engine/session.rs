@@ -56,6 +56,8 @@ pub(super) struct Session {
     named_at: Option<Instant>,
     /// It waits for the answer to a register or an unregister.
     asking: bool,
+    /// That its user agent sleeps is on its way to flash.
+    pub(super) falls_asleep: bool,
 }
 
 /// What a SimplePush user agent said in its hello.
@@ -168,6 +170,7 @@ impl Engine {
             awaiting_pong: false,
             named_at: None,
             asking: false,
+            falls_asleep: false,
         };
         let at = now.monotonic.checked_add(timeout);
         self.deadlines.set(id, &mut session.alarm, at);

@@ -153,21 +153,30 @@ impl Engine {
         let Some((session, uaid)) = self.named(id) else {
             return;
         };
-        // Without a channel there is nothing to wake it for.
+        // Without a channel there is nothing to wake it for. And one at a time: taken back behind
+        // the second one, the first would leave a sleeper that flash does not know.
         let has_channels = |agent: &Agent| !agent.channels.is_empty();
-        let may_sleep = session.is_quiet() && session.agent().is_some_and(has_channels);
+        let may_sleep = session.is_quiet()
+            && !session.falls_asleep
+            && session.agent().is_some_and(has_channels);
         let wakeup = session
             .wakeup()
             .filter(|_| may_sleep && self.sleep.has_room());
         if let Some(wakeup) = wakeup.cloned() {
             let op = StoreOp::Sleep { uaid, wakeup };
             self.desk.out.store(op, Waiting::Sleep(id, uaid));
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.falls_asleep = true;
+            }
         }
     }
 
     /// It is written down: the user agent may go, unless something has happened since. Then that is
     /// taken back, or it would be woken after a restart wherever it is by then.
     pub(super) fn may_sleep(&mut self, now: Now, id: SessionId, uaid: Uaid, written: bool) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.falls_asleep = false;
+        }
         if !written {
             return;
         }
@@ -476,5 +485,23 @@ mod tests {
         drowsy(&mut table);
         assert_eq!(table.stored(vec![FAILED]), []);
         assert!(table.asked.is_empty());
+    }
+
+    #[test]
+    fn sleeper_is_written_down_once_however_slow_the_storage_is() {
+        let mut table = with_wakeup();
+        let (id, _) = drowsy(&mut table);
+        table.pass(secs(11));
+        assert_eq!(table.asked.len(), 1);
+        // It stays, so what was written is taken back; then it is let go of.
+        table.say(id, "{}");
+        table.stored(vec![DONE]);
+        table.pass(secs(11));
+        let [StoreOp::Woken { .. }, StoreOp::Sleep { .. }] = table.asked.as_slice() else {
+            panic!("{:?}", table.asked);
+        };
+        let closed = [Out::Closed(id, CloseReason::WillBeWoken)];
+        assert_eq!(table.stored(vec![DONE, DONE]), closed);
+        assert!(table.asked.is_empty(), "flash knows that it sleeps");
     }
 }

@@ -71,10 +71,15 @@ impl Engine {
                 }
             }
             Waiting::Expired => self.swept(now, &reply),
-            Waiting::SavedTime => {
-                if reply != StoreReply::Done {
+            Waiting::SavedTime(version_clock) => {
+                if reply == StoreReply::Done {
+                    self.desk.version_clock.written(version_clock);
+                } else {
                     self.save_time_at = now.monotonic.checked_add(SWEEP_INTERVAL);
                 }
+            }
+            Waiting::Versions { uaid, versions } => {
+                self.versions_saved(now, uaid, &versions, reply == StoreReply::Done);
             }
             Waiting::Sleepers => self.sleepers_read(now, reply),
             Waiting::Upstream => self.upstream_loaded(now, reply),

@@ -88,8 +88,11 @@ pub enum StoreOp {
         /// As in [`Find`](Self::Find), with what its user agent spoke: the subscription is taken
         /// back in.
         lost: Option<Dialect>,
-        /// The version of an update that names none. Never goes back.
+        /// The version of an update that names none, if its channel has had no higher one.
         version_clock: Version,
+        /// Versions from here on are written down for the channel as well: with the message gone,
+        /// neither the version clock nor a kill would leave anything above them.
+        noted_from: Version,
         /// What the user agent's queue may hold with this message in it.
         quota: Quota,
         /// It came from the main service: if it is kept, this is remembered with it.
@@ -208,7 +211,8 @@ pub enum Deletion {
         /// Which.
         id: MessageId,
         /// Only if it belongs to this user agent; `None` for an application server, which has
-        /// proved itself by the message's unguessable URL.
+        /// proved itself by the message's unguessable URL. What has become a version update stays
+        /// for it: it may stand for others, which it took the place of.
         owner: Option<Uaid>,
     },
     /// The version update of a channel, unless it is a higher one or came after the ack: this may be

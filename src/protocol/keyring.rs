@@ -9,6 +9,7 @@ use ring::{aead, digest, hmac};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, DatabaseId, MessageId, Uaid};
 use crate::model::upstream::Received;
 
@@ -85,21 +86,19 @@ impl Keyring {
     /// The token of an endpoint URL, base64url. The same subscription has the same token each time.
     pub fn seal_endpoint(&self, endpoint: &Endpoint) -> String {
         let key = self.newest();
-        let mut plain = [0; RESTRICTED_BYTES];
-        let plain = endpoint.write(&mut plain);
-        let nonce = prefix(hmac::sign(&key.nonce, plain).as_ref());
+        let mut sealed = endpoint.write();
+        let nonce = prefix(hmac::sign(&key.nonce, &sealed).as_ref());
 
         let mut token = Vec::with_capacity(TOKEN_BYTES_MAX);
         token.push(key.id);
         token.extend_from_slice(&nonce);
-        let mut sealed = plain.to_vec();
         key.seal
             .seal_in_place_append_tag(
                 aead::Nonce::assume_unique_for_key(nonce),
                 aead::Aad::from(ENDPOINT_LABEL),
                 &mut sealed,
             )
-            .expect("a plaintext of 56 bytes is within the cipher's limit");
+            .expect("a plaintext of 57 bytes is within the cipher's limit");
         token.append(&mut sealed);
         BASE64URL_NOPAD.encode(&token)
     }
@@ -176,33 +175,47 @@ pub struct Endpoint {
     pub channel: ChannelId,
     /// The VAPID key that may post to it; `None` for any application server.
     pub restricted_to: Option<KeyDigest>,
+    /// What its user agent speaks: where the database is lost, nothing else tells what to keep for it.
+    pub dialect: Dialect,
 }
 
-const UNRESTRICTED_BYTES: usize = 8 + 16 + 16;
-const RESTRICTED_BYTES: usize = UNRESTRICTED_BYTES + DIGEST_BYTES;
+/// The longest plaintext: database, UAID, channel, digest, dialect.
+const PLAIN_BYTES_MAX: usize = 8 + 16 + 16 + DIGEST_BYTES + 1;
 /// Key id, nonce, the longest plaintext, tag.
-const TOKEN_BYTES_MAX: usize = 1 + aead::NONCE_LEN + RESTRICTED_BYTES + TAG_BYTES;
+const TOKEN_BYTES_MAX: usize = 1 + aead::NONCE_LEN + PLAIN_BYTES_MAX + TAG_BYTES;
+/// Ends the plaintext of a SimplePush user agent's endpoint; that of the usual ones is as short as
+/// it can be.
+const SIMPLEPUSH_MARK: u8 = 1;
 const TAG_BYTES: usize = 16;
 const MESSAGE_TOKEN_BYTES: usize = TAG_BYTES + 8;
 
 impl Endpoint {
-    fn write<'a>(&self, buffer: &'a mut [u8; RESTRICTED_BYTES]) -> &'a [u8] {
-        buffer[..8].copy_from_slice(&self.database.0);
-        buffer[8..24].copy_from_slice(self.uaid.as_bytes());
-        buffer[24..40].copy_from_slice(self.channel.as_bytes());
-        match self.restricted_to {
-            None => &buffer[..UNRESTRICTED_BYTES],
-            Some(KeyDigest(digest)) => {
-                buffer[40..].copy_from_slice(&digest);
-                buffer
-            }
+    fn write(&self) -> Vec<u8> {
+        let mut plain = Vec::with_capacity(PLAIN_BYTES_MAX + TAG_BYTES);
+        plain.extend_from_slice(&self.database.0);
+        plain.extend_from_slice(self.uaid.as_bytes());
+        plain.extend_from_slice(self.channel.as_bytes());
+        if let Some(KeyDigest(digest)) = &self.restricted_to {
+            plain.extend_from_slice(digest);
         }
+        match self.dialect {
+            Dialect::WebPush => {}
+            Dialect::SimplePush => plain.push(SIMPLEPUSH_MARK),
+        }
+        plain
     }
 
     fn read(plain: &[u8]) -> Option<Self> {
         let (database, rest) = plain.split_first_chunk()?;
         let (uaid, rest) = rest.split_first_chunk()?;
-        let (channel, digest) = rest.split_first_chunk()?;
+        let (channel, rest) = rest.split_first_chunk()?;
+        // A digest has an even number of bytes.
+        let (digest, dialect) = match rest {
+            [digest @ .., SIMPLEPUSH_MARK] if digest.len() % 2 == 0 => {
+                (digest, Dialect::SimplePush)
+            }
+            digest => (digest, Dialect::WebPush),
+        };
         let restricted_to = match digest {
             [] => None,
             _ => Some(KeyDigest(digest.try_into().ok()?)),
@@ -212,6 +225,7 @@ impl Endpoint {
             uaid: Uaid::from_bytes(*uaid),
             channel: ChannelId::from_bytes(*channel),
             restricted_to,
+            dialect,
         })
     }
 }
@@ -360,14 +374,23 @@ mod tests {
             uaid: keyring(&[1]).mint_uaid(*b"12345678"),
             channel: ChannelId::from_bytes(*b"channelchannelch"),
             restricted_to,
+            dialect: Dialect::WebPush,
         }
     }
 
     #[test]
     fn endpoint_token_opens_to_what_was_sealed() {
         let ring = keyring(&[1]);
-        for restricted_to in [None, Some(KeyDigest::of(b"a public key"))] {
-            let sealed = endpoint(restricted_to);
+        let digest = Some(KeyDigest::of(b"a public key"));
+        for (restricted_to, dialect) in [
+            (None, Dialect::WebPush),
+            (digest, Dialect::WebPush),
+            (None, Dialect::SimplePush),
+        ] {
+            let sealed = Endpoint {
+                dialect,
+                ..endpoint(restricted_to)
+            };
             let token = ring.seal_endpoint(&sealed);
             assert_eq!(ring.open_endpoint(&token), Some(sealed));
             assert_eq!(ring.open_endpoint(&format!("{token}==")), Some(sealed));

@@ -270,6 +270,7 @@ fn clean(header: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::dialect::Dialect;
     use crate::model::ids::{ChannelId, DatabaseId, Uaid};
 
     fn headers(change: impl FnOnce(&mut PushHeaders)) -> PushHeaders {
@@ -573,6 +574,7 @@ mod tests {
             uaid: Uaid::from_bytes([0; 16]),
             channel: ChannelId::from_bytes([0; 16]),
             restricted_to,
+            dialect: Dialect::WebPush,
         };
         let open = endpoint(None);
         let restricted = endpoint(Some(KeyDigest::of(b"owner")));

@@ -34,6 +34,7 @@ struct Place {
 pub(super) struct Terms {
     pub(super) lost: Option<Dialect>,
     pub(super) version_clock: Version,
+    pub(super) noted_from: Version,
     pub(super) quota: Quota,
     pub(super) received: Option<(Owner, Received)>,
 }
@@ -96,7 +97,7 @@ impl Store {
         }
         self.put(uaid, &message, &place)?;
         let outcome = self.note_origin(uaid, &message, known, terms.lost)?;
-        self.note_version(uaid, &message, terms.version_clock)?;
+        self.note_version(uaid, &message, terms.noted_from)?;
         Ok(outcome)
     }
 
@@ -174,20 +175,20 @@ impl Store {
         Ok(outcome)
     }
 
-    /// Remembers a version that the version clock has not passed: when the update is acked its row
-    /// is gone, and the next one that nobody names must be higher all the same.
+    /// Remembers a version that nothing else leads beyond: when the update is acked its row is gone,
+    /// and the next one that nobody names must be higher all the same.
     fn note_version(
         &self,
         uaid: Uaid,
         message: &PushMessage,
-        version_clock: Version,
+        noted_from: Version,
     ) -> rusqlite::Result<()> {
         match message
             .payload
             .update()
             .map(|update| update.version.version())
         {
-            Some(version) if version >= version_clock => {
+            Some(version) if version >= noted_from => {
                 subscriptions::set_last_version(&self.connection, uaid, message.channel, version)
             }
             Some(_) | None => Ok(()),
@@ -541,6 +542,7 @@ mod tests {
             message: Arc::new(message(12, 3)),
             lost: Some(Dialect::WebPush),
             version_clock: testing::VERSION_CLOCK,
+            noted_from: testing::VERSION_CLOCK,
             quota,
             received: None,
         };
@@ -729,11 +731,15 @@ mod tests {
         store.apply(vec![delete(11, Some(1)), next(12)]);
         assert_eq!(kept(&mut store), [Some((1002, None))]);
         let explicit = enqueue(1, update(13, 1, exact(5000)));
-        store.apply(vec![explicit, delete(13, None), next(14)]);
+        store.apply(vec![explicit, delete(13, Some(1)), next(14)]);
         assert_eq!(kept(&mut store), [Some((5001, None))]);
         // What the clock has passed needs no memory.
         let low = enqueue(1, update(15, 2, exact(7)));
-        store.apply(vec![low, delete(15, None), enqueue(1, update(16, 2, NEXT))]);
+        store.apply(vec![
+            low,
+            delete(15, Some(1)),
+            enqueue(1, update(16, 2, NEXT)),
+        ]);
         assert_eq!(kept(&mut store), [Some((5001, None)), Some((1000, None))]);
     }
 
@@ -764,6 +770,7 @@ mod tests {
             message: Arc::new(message(id, 1)),
             lost: Some(Dialect::SimplePush),
             version_clock: testing::VERSION_CLOCK,
+            noted_from: testing::VERSION_CLOCK,
             quota: NO_QUOTA,
             received: None,
         };
@@ -860,5 +867,47 @@ mod tests {
         // Put after the ack, whose deletion comes late.
         store.apply(vec![enqueue(1, update(13, 1, exact(3))), ack(1, 5)]);
         assert_eq!(ids(&mut store, 1), [11, 12, 13]);
+    }
+
+    #[test]
+    fn message_that_became_an_update_stays_for_those_that_it_stands_for() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        store.apply(vec![
+            testing::subscribe_as(1, 1, Dialect::SimplePush),
+            enqueue(1, update(10, 1, exact(5))),
+            enqueue(1, message(11, 1)),
+            delete(11, None),
+        ]);
+        assert_eq!(ids(&mut store, 1), [11]);
+        store.apply(vec![delete(11, Some(1))]);
+        assert!(ids(&mut store, 1).is_empty());
+    }
+
+    #[test]
+    fn version_is_noted_from_where_nothing_else_leads_beyond_it() {
+        let folder = Folder::new();
+        let mut store = subscribed(&folder);
+        let noted_after = |store: &mut Store, id, number, noted_from| {
+            let StoreOp::Enqueue { uaid, message, .. } = enqueue(1, update(id, 1, exact(number)))
+            else {
+                unreachable!("`enqueue` makes nothing else");
+            };
+            let op = StoreOp::Enqueue {
+                uaid,
+                message,
+                lost: None,
+                version_clock: testing::VERSION_CLOCK,
+                noted_from: version(noted_from),
+                quota: NO_QUOTA,
+                received: None,
+            };
+            assert_eq!(outcome(store, op), EnqueueOutcome::Kept);
+            let known = subscriptions::known(&store.connection, uaid, testing::channel(1));
+            known.unwrap().unwrap().last_version
+        };
+        assert_eq!(noted_after(&mut store, 10, 500, 501), None);
+        let noted = noted_after(&mut store, 11, 500, 500);
+        assert_eq!(noted, Some(version(500)), "far below the clock");
     }
 }

@@ -27,7 +27,8 @@ const UPDATE_OF: &str = "
     SELECT id, cost_bytes, expires_at, version
     FROM message WHERE uaid = ?1 AND channel = ?2 AND version IS NOT NULL";
 const DELETE: &str =
-    "DELETE FROM message WHERE id = ?1 AND (?2 IS NULL OR uaid = ?2) RETURNING uaid";
+    "DELETE FROM message WHERE id = ?1 AND (uaid = ?2 OR (?2 IS NULL AND version IS NULL))
+     RETURNING uaid";
 const DELETE_UPDATE: &str =
     "DELETE FROM message WHERE uaid = ?1 AND channel = ?2 AND version <= ?3 AND +id <= ?4
      RETURNING uaid";

@@ -147,6 +147,7 @@ struct Model {
     tombstones: BTreeSet<Subscription>,
     messages: BTreeMap<MessageId, (Uaid, Arc<PushMessage>)>,
     saved: ServiceTime,
+    version_clock: Option<Version>,
     /// What came up.
     seen: BTreeSet<&'static str>,
 }
@@ -220,9 +221,13 @@ impl Model {
                 ref message,
                 lost,
                 version_clock,
+                noted_from,
                 quota,
                 received: _,
-            } => StoreReply::Enqueued(self.enqueue(uaid, message, lost, version_clock, quota)),
+            } => {
+                let versions = (version_clock, noted_from);
+                StoreReply::Enqueued(self.enqueue(uaid, message, lost, versions, quota))
+            }
             StoreOp::Fetch {
                 uaid,
                 after,
@@ -260,8 +265,15 @@ impl Model {
                 }
                 StoreReply::Expired(expired.len() as u32)
             }
-            StoreOp::SaveTime { service_time, .. } => {
-                self.saved = self.saved.max(service_time);
+            StoreOp::SaveTime {
+                service_time,
+                version_clock,
+            } => {
+                let written = self.version_clock.unwrap_or(Version::from_secs(0));
+                if written != version_clock || !self.messages.is_empty() {
+                    self.version_clock = Some(version_clock);
+                    self.saved = self.saved.max(service_time);
+                }
                 StoreReply::Done
             }
             StoreOp::SaveVersions { uaid, ref versions } => {
@@ -326,7 +338,7 @@ impl Model {
         uaid: Uaid,
         message: &Arc<PushMessage>,
         lost: Option<Dialect>,
-        version_clock: Version,
+        (version_clock, noted_from): (Version, Version),
         quota: Quota,
     ) -> EnqueueOutcome {
         let key = (uaid, message.channel);
@@ -390,7 +402,7 @@ impl Model {
             }
         };
         if let Some(update) = message.payload.update()
-            && update.version.version() >= version_clock
+            && update.version.version() >= noted_from
         {
             self.seen.insert("version noted");
             self.note_version(key, update.version.version());
@@ -579,7 +591,11 @@ fn number_of(message: &PushMessage) -> Option<Version> {
 fn is_meant(deletion: Deletion, uaid: Uaid, message: &PushMessage) -> bool {
     match deletion {
         Deletion::Message { id, owner } => {
-            id == message.id && owner.is_none_or(|owner| owner == uaid)
+            let may = match owner {
+                Some(owner) => owner == uaid,
+                None => message.payload.update().is_none(),
+            };
+            id == message.id && may
         }
         Deletion::Update {
             uaid: owner,
@@ -732,6 +748,7 @@ impl Random {
             message: Arc::new(self.message(channel)),
             lost: self.one_in(4).then(|| self.dialect()),
             version_clock: testing::VERSION_CLOCK,
+            noted_from: self.version(),
             quota: Quota {
                 subscription_messages_max: self.below(12) as u32,
                 subscription_bytes_max: self.below(20_000),

@@ -183,6 +183,7 @@ pub(super) fn enqueue_within(user_agent: u8, message: PushMessage, quota: Quota)
         message: Arc::new(message),
         lost: None,
         version_clock: VERSION_CLOCK,
+        noted_from: VERSION_CLOCK,
         quota,
         received: None,
     }
@@ -195,6 +196,7 @@ pub(super) fn enqueue_lost(user_agent: u8, message: PushMessage) -> StoreOp {
         message: Arc::new(message),
         lost: Some(Dialect::WebPush),
         version_clock: VERSION_CLOCK,
+        noted_from: VERSION_CLOCK,
         quota: NO_QUOTA,
         received: None,
     }

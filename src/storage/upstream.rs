@@ -324,6 +324,7 @@ mod tests {
             message: Arc::new(message(10, channel)),
             lost: None,
             version_clock: testing::VERSION_CLOCK,
+            noted_from: testing::VERSION_CLOCK,
             quota: NO_QUOTA,
             received: Some((OWNER, received)),
         };

@@ -36,13 +36,13 @@ have_python_venv() {
     python3 -c 'import ensurepip, venv' 2>/dev/null
 }
 
-# Installs what requirements.txt names, unless it is there.
+# Installs what requirements.txt names, unless that is there.
 install_python_packages() {
-    [[ $venv/installed -nt $here/requirements.txt ]] && "$venv/bin/python" -c 'import pywebpush' 2>/dev/null && return
+    cmp -s "$here/requirements.txt" "$venv/installed" && "$venv/bin/python" -c "" && return
     quietly python3 -m venv --clear "$venv" || skip "python3 cannot make a virtual environment"
     quietly "$venv/bin/pip" install --disable-pip-version-check -r "$here/requirements.txt" ||
         skip "pip cannot install $(tr '\n' ' ' <"$here/requirements.txt")"
-    touch "$venv/installed"
+    cp "$here/requirements.txt" "$venv/installed"
 }
 
 # Prints the program to test: the one named, or a release build.

@@ -8,6 +8,7 @@ use edgepush::protocol::push_request::{Body, PushHeaders};
 use crate::checker::{Asked, EndpointUrl, Message, URGENCY_NORMAL, body_of};
 use crate::frames::URGENCIES;
 use crate::signer::{HEADER, Signer};
+use crate::updates;
 use crate::world::{HOST, World, peer};
 
 /// The key that user agents restrict subscriptions to, and tokens under it. They are few, so that they
@@ -50,12 +51,27 @@ pub(crate) fn act(world: &mut World) {
                 return;
             };
             for _ in 0..count {
-                post(world, agent, channel, &endpoint);
+                send(world, agent, channel, &endpoint);
             }
         }
         80..=89 => delete(world),
-        90..=96 => bad_post(world),
+        90..=94 => bad_post(world),
+        95..=96 => {
+            if let Some((_, _, endpoint)) = choose(world) {
+                updates::bad_put(world, &endpoint);
+            }
+        }
         _ => garbage(world),
+    }
+}
+
+fn send(world: &mut World, agent: usize, channel: uuid::Uuid, endpoint: &EndpointUrl) {
+    let is_simplepush = world.agents[agent].is_simplepush();
+    let puts = world.rng.percent(if is_simplepush { 80 } else { 12 });
+    match (puts, is_simplepush) {
+        (true, _) => updates::put(world, agent, channel, endpoint),
+        (false, true) => updates::post(world, agent, channel, endpoint),
+        (false, false) => post(world, agent, channel, endpoint),
     }
 }
 
@@ -73,7 +89,7 @@ fn choose(world: &mut World) -> Option<(usize, uuid::Uuid, EndpointUrl)> {
     Some((key.0, key.1, endpoint))
 }
 
-fn request(method: &str, path: String, headers: PushHeaders, body: Vec<u8>) -> Request {
+pub(crate) fn request(method: &str, path: String, headers: PushHeaders, body: Vec<u8>) -> Request {
     Request {
         peer: peer(),
         method: method.to_owned(),
@@ -88,7 +104,7 @@ fn request(method: &str, path: String, headers: PushHeaders, body: Vec<u8>) -> R
 }
 
 /// A good token, another one for each `turn`.
-fn authorization(endpoint: &EndpointUrl, turn: usize) -> Option<String> {
+pub(crate) fn authorization(endpoint: &EndpointUrl, turn: usize) -> Option<String> {
     let good = &KEYS.good;
     endpoint.restricted.then(|| good[turn % good.len()].clone())
 }

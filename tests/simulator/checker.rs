@@ -2,17 +2,31 @@
 //!
 //! Knows only what went in and what came out. A broken promise is a panic.
 
-use std::collections::{BTreeMap, BTreeSet};
+#[path = "messages.rs"]
+mod messages;
+#[path = "owed.rs"]
+mod owed;
+#[path = "session_log.rs"]
+mod session_log;
+#[path = "subscriptions.rs"]
+mod subscriptions;
+
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use edgepush::model::ids::{DatabaseId, MessageId};
-use edgepush::model::store::Deletion;
 use edgepush::protocol::http::Response;
 use edgepush::protocol::keyring::Keyring;
 use uuid::Uuid;
 
+use crate::frames::Update;
 use crate::tally::Tally;
+use crate::versions::Versions;
+
+pub(crate) use session_log::SessionLog;
+use subscriptions::Truth;
+pub(crate) use subscriptions::{EndpointUrl, Knows, Subscription, name_of};
 
 /// Of messages that do not say.
 pub(crate) const URGENCY_NORMAL: usize = 2;
@@ -73,53 +87,17 @@ struct Gone {
     committed: bool,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Truth {
-    /// Something is under way, or ended without an answer.
-    Unknown,
-    Subscribed,
-    Ended,
-}
-
-#[derive(Debug)]
-pub(crate) struct Subscription {
-    truth: Truth,
-    since: u64,
-    last_op: u64,
-    unregistered: Option<u64>,
-    /// Under which database it was registered last.
-    generation: u32,
-    disowned: Option<u64>,
-    pub(crate) endpoints: Vec<EndpointUrl>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct EndpointUrl {
-    pub(crate) path: String,
-    pub(crate) restricted: bool,
-    pub(crate) generation: u32,
-}
-
-/// What one websocket has carried.
-#[derive(Debug, Default)]
-pub(crate) struct SessionLog {
-    pub(crate) agent: usize,
-    /// As the answer to hello named it; empty before.
-    pub(crate) uaid: String,
-    pub(crate) hello_step: u64,
-    /// What it wants at least, and whether it has ever said so.
-    pub(crate) urgency_min: usize,
-    pub(crate) asked_urgency: bool,
-    sent: BTreeSet<String>,
-    /// Of each channel and urgency.
-    last: BTreeMap<(Uuid, usize), MessageId>,
-}
-
 #[derive(Debug)]
 pub(crate) enum Asked {
     Post(usize),
-    Delete { token: String },
-    Other { expected: &'static [u16] },
+    /// A version, or a message for a SimplePush user agent.
+    Update(usize),
+    Delete {
+        token: String,
+    },
+    Other {
+        expected: &'static [u16],
+    },
 }
 
 #[derive(Debug)]
@@ -130,20 +108,13 @@ pub(crate) struct Checker {
     by_id: BTreeMap<MessageId, String>,
     pub(crate) subscriptions: BTreeMap<(usize, Uuid), Subscription>,
     open: BTreeMap<u64, Asked>,
+    pub(crate) versions: Versions,
+    offline_status: u16,
     pub(crate) tally: Tally,
 }
 
-impl SessionLog {
-    pub(crate) fn new(agent: usize) -> Self {
-        Self {
-            agent,
-            ..Self::default()
-        }
-    }
-}
-
 impl Checker {
-    pub(crate) fn new(keyring: Keyring) -> Self {
+    pub(crate) fn new(keyring: Keyring, offline_status: u16) -> Self {
         Self {
             keyring,
             messages: Vec::new(),
@@ -151,6 +122,8 @@ impl Checker {
             by_id: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
             open: BTreeMap::new(),
+            versions: Versions::default(),
+            offline_status,
             tally: Tally::default(),
         }
     }
@@ -171,8 +144,11 @@ impl Checker {
 
     /// Tokens of messages that were answered 201 and may be deleted.
     pub(crate) fn accepted_tokens(&self) -> Vec<String> {
-        let recent = self.messages.iter().rev().take(20);
-        recent.filter_map(|message| message.token.clone()).collect()
+        let messages = self.messages.iter().rev().take(20);
+        let messages = messages.filter_map(|message| message.token.clone());
+        let updates = self.versions.puts.iter().rev().take(20);
+        let updates = updates.filter_map(|put| put.fate.token.clone());
+        messages.chain(updates).collect()
     }
 
     /// Versions that were sent to anybody.
@@ -209,53 +185,85 @@ impl Checker {
                 other => panic!("DELETE answered {other}"),
             },
             Asked::Post(number) => {
-                let location = header("Location").map(|url| {
-                    let (_, token) = url.rsplit_once('/').expect("a Location is a URL");
-                    token.to_owned()
-                });
                 if response.status == 201 {
                     let ttl = self.messages[number].ttl_secs.to_string();
                     assert_eq!(header("TTL"), Some(ttl.as_str()));
                 }
-                self.post_answered(number, response.status, location, now);
+                let token = header("Location").map(token_of);
+                self.post_answered(number, response.status, token, now);
+            }
+            Asked::Update(number) => {
+                let put = &mut self.versions.puts[number];
+                match (put.ttl_secs, response.status) {
+                    (Some(ttl_secs), 201) => {
+                        assert_eq!(header("TTL"), Some(ttl_secs.to_string().as_str()));
+                        put.fate.token = header("Location").map(token_of);
+                    }
+                    (None, 200 | 202) => assert_eq!(response.body, "{}"),
+                    _ => {}
+                }
+                self.update_answered(number, response.status, now);
             }
         }
     }
 
-    fn post_answered(&mut self, number: usize, status: u16, location: Option<String>, now: Moment) {
+    fn post_answered(&mut self, number: usize, status: u16, token: Option<String>, now: Moment) {
         let message = &mut self.messages[number];
         message.answered = Some((status, now.step));
-        let posted = message.posted;
-        let subscription = self
-            .subscriptions
-            .get_mut(&(message.agent, message.channel));
-        let subscription = subscription.expect("it has an endpoint");
-        let unchanged = subscription.since <= posted.step;
-        let disowned = message.lost_endpoint && subscription.disowned.is_some();
+        let key = (message.agent, message.channel);
+        let (posted, lost) = (message.posted, message.lost_endpoint);
+        self.answer_fits(key, posted, lost, status);
         match status {
             201 => {
                 self.tally.add("post 201");
-                assert!(
-                    subscription.truth != Truth::Ended || !unchanged,
-                    "message {number} accepted after its subscription was ended"
-                );
-                if message.lost_endpoint {
+                if lost {
                     self.tally.add("lost endpoint used");
                 }
-                let token = location.expect("201 has a Location");
-                message.token = Some(token.clone());
+                let token = token.expect("201 has a Location");
+                self.messages[number].token = Some(token.clone());
                 self.link(&token, number);
             }
-            410 => {
-                self.tally.add("post 410");
-                assert!(
-                    subscription.truth != Truth::Subscribed || !unchanged || disowned,
-                    "message {number} refused with 410 though it is subscribed"
-                );
-            }
+            410 => self.tally.add("post 410"),
             429 => self.tally.add("post 429"),
             503 => self.tally.add("post 503"),
             other => panic!("a good POST was answered {other}"),
+        }
+    }
+
+    fn update_answered(&mut self, number: usize, status: u16, now: Moment) {
+        let offline_status = self.offline_status;
+        self.versions.answered(number, status, offline_status, now);
+        let put = &self.versions.puts[number];
+        let (posted, lost) = (put.posted, put.lost_endpoint);
+        let is_put = put.ttl_secs.is_none();
+        self.answer_fits((put.agent, put.channel), posted, lost, status);
+        self.tally.add(match (status, is_put) {
+            (200, true) => "put 200",
+            (202, true) => "put 202",
+            (201, false) => "post to a simplepush subscription",
+            (410, _) => "put 410",
+            (429, _) => "put 429",
+            (503, _) => "put 503",
+            (other, _) => panic!("a good update was answered {other}"),
+        });
+    }
+
+    /// Whether the answer is what the state of the subscription allows.
+    fn answer_fits(&self, key: (usize, Uuid), posted: Moment, lost: bool, status: u16) {
+        let subscription = self.subscriptions.get(&key);
+        let subscription = subscription.expect("it has an endpoint");
+        let unchanged = subscription.since <= posted.step;
+        let disowned = lost && subscription.disowned.is_some();
+        match status {
+            200..=202 => assert!(
+                subscription.truth != Truth::Ended || !unchanged,
+                "accepted after its subscription was ended"
+            ),
+            410 => assert!(
+                subscription.truth != Truth::Subscribed || !unchanged || disowned,
+                "refused with 410 though it is subscribed"
+            ),
+            _ => {}
         }
     }
 
@@ -297,6 +305,7 @@ impl Checker {
     }
 
     fn deleted(&mut self, token: &str, now: Moment) {
+        self.versions.deleted(token);
         let Some(seen) = self.seen.get_mut(token) else {
             return;
         };
@@ -311,353 +320,68 @@ impl Checker {
         self.tally.add("deleted by its application server");
     }
 
-    /// A notification leaves the gateway.
-    pub(crate) fn sent(
+    /// Version updates leave the gateway in one frame.
+    pub(crate) fn updates_sent(
         &mut self,
         log: &mut SessionLog,
-        channel: Uuid,
-        version: &str,
-        body: Option<&[u8]>,
+        updates: &[Update],
+        is_simplepush: bool,
+        (interval, elapsed): (Option<Duration>, Duration),
         now: Moment,
     ) {
-        let id = self.keyring.open_message(now.database, version);
-        let id = id.expect("a version opens under the present database");
+        let may_gather = is_simplepush && self.versions.reading_replies;
         assert!(
-            log.sent.insert(version.to_owned()),
-            "sent twice on one session"
+            may_gather || updates.len() == 1,
+            "a new update comes alone, and to a WebPush user agent each"
         );
-        let subscription = self.subscriptions.get(&(log.agent, channel));
-        let subscription = subscription.expect("sent for a channel that was never registered");
-        assert_ne!(
-            subscription.truth,
-            Truth::Ended,
-            "sent after its unregister was answered"
-        );
-
-        if let Some(number) = body.and_then(number_in) {
-            let token = self.messages[number].token.clone();
-            assert!(
-                token.is_none_or(|token| token == version),
-                "another version"
-            );
-            let message = &self.messages[number];
-            let seen = self
-                .seen
-                .entry(version.to_owned())
-                .or_insert_with(|| Seen::of(message));
-            seen.message = Some(number);
-        }
-        let seen = self
-            .seen
-            .entry(version.to_owned())
-            .or_insert_with(|| Seen::unknown(log.agent, channel));
-        assert_eq!(
-            (seen.agent, seen.channel),
-            (log.agent, channel),
-            "to the wrong place"
-        );
-        assert_eq!(seen.body.as_deref(), body, "another body");
-        seen.uaid.clone_from(&log.uaid);
-        if let Some(gone) = seen.gone {
-            assert!(
-                log.hello_step <= gone.step,
-                "sent again after its ack or its deletion"
-            );
-        }
-        self.by_id.insert(id, version.to_owned());
-        let number = seen.message;
-        let acked = seen.acked || seen.perhaps_acked;
-        if let Some(number) = number {
-            self.may_be_sent(number, acked, log, now);
-        }
-        if number.is_none_or(|number| self.messages[number].ttl_secs > 0) {
-            let urgency = number.map_or(URGENCY_NORMAL, |number| self.messages[number].urgency);
-            let of_channel = log.last.range((channel, 0)..=(channel, usize::MAX));
-            if of_channel.into_iter().any(|(_, last)| *last > id) {
-                assert!(log.asked_urgency, "out of order");
-                self.tally.add("overtaken by a more urgent one");
-            }
-            let last = log.last.insert((channel, urgency), id);
-            assert!(last.is_none_or(|last| last < id), "out of order");
-        }
-    }
-
-    /// Neither expired nor replaced.
-    fn may_be_sent(&self, number: usize, acked: bool, log: &SessionLog, now: Moment) {
-        let message = &self.messages[number];
         assert!(
-            message.urgency >= log.urgency_min,
-            "message {number} sent though less urgent than asked for"
+            !may_gather || log.updates_step != now.step,
+            "two frames for one page"
         );
-        if message.ttl_secs > 0 {
-            // The second in which it was posted is not counted: it may have just begun.
-            let expires = message.posted.service_secs + message.ttl_secs + 1;
-            assert!(
-                now.service_secs < expires,
-                "message {number} sent after its TTL"
-            );
-        }
-        // Its ack or its deletion may be lost with the process. It is then sent again, whatever came
-        // after it.
-        let dropped = message.deleted || acked;
-        let newer = self.replacements(number).find(|newer| {
-            let accepted = newer.answered.filter(|(status, _)| *status == 201);
-            // An expired one is not looked for, and a crash takes back some of the service time.
-            let was_kept =
-                newer.posted.service_secs <= message.posted.service_secs + message.ttl_secs;
-            was_kept && accepted.is_some_and(|(_, step)| step < log.hello_step)
-        });
         assert!(
-            newer.is_none() || dropped,
-            "message {number} sent again though replaced by topic"
+            log.wants_updates(),
+            "sent though less urgent than asked for"
         );
-    }
-
-    fn replacements(&self, number: usize) -> impl Iterator<Item = &Message> {
-        let old = &self.messages[number];
-        self.messages[number + 1..].iter().filter(move |newer| {
-            old.topic.is_some()
-                && newer.topic == old.topic
-                && (newer.agent, newer.channel) == (old.agent, old.channel)
-                && newer.ttl_secs > 0
-        })
-    }
-
-    /// A notification has reached the user agent.
-    pub(crate) fn received(&mut self, version: &str) {
-        let seen = self.seen.get_mut(version).expect("it was sent");
-        let again = std::mem::replace(&mut seen.received, true);
-        let ttl = seen.message.map(|number| self.messages[number].ttl_secs);
-        self.tally.add(match (again, ttl) {
-            (true, _) => "message delivered again",
-            (false, Some(0)) => "ttl 0 delivered",
-            (false, _) => "message delivered",
-        });
-        if !again && seen.body.is_none() {
-            self.tally.add("message without a body");
+        log.updates_step = now.step;
+        if updates.len() > 1 {
+            self.tally.add("several updates in one frame");
         }
-    }
-
-    /// The gateway has read an ack that does not say of what; of something received it must be.
-    pub(crate) fn acked_without_version(&mut self, agent: usize, channel: Uuid) {
-        for seen in self.seen.values_mut() {
-            if (seen.agent, seen.channel) == (agent, channel) && seen.received {
-                seen.perhaps_acked = true;
+        for update in updates {
+            let channel = Uuid::parse_str(&update.channel).expect("a channel is a UUID");
+            self.may_be_sent_to(log.agent, channel, &log.uaid);
+            self.is_spelled_right(log.agent, channel, &update.channel);
+            self.versions.sent(log, channel, update, now);
+            let puts = self.versions.possible((log.agent, channel), update);
+            // Of several that look the same nobody can tell which was sent when.
+            let interval = interval.filter(|_| puts.len() == 1 && !self.versions.has_failed(&puts));
+            let interval = interval.unwrap_or(Duration::ZERO);
+            if log.is_due(channel, update, interval, elapsed) {
+                self.tally.add("update repeated when it was due");
             }
+            log.note(channel, update, puts.len(), interval, (now.step, elapsed));
         }
     }
 
-    /// The gateway has read an ack by version.
-    pub(crate) fn acked(&mut self, agent: usize, version: &str, code: Option<u16>, now: Moment) {
-        let Some(seen) = self.seen.get_mut(version) else {
-            return;
-        };
-        if seen.agent != agent {
-            self.tally.add("ack of somebody else's message");
-            return;
-        }
-        seen.acked = true;
-        seen.to_drop = true;
-        seen.gone.get_or_insert(Gone {
-            step: now.step,
-            committed: false,
-        });
-        if code == Some(102) {
-            let subscription = self.subscriptions.get_mut(&(agent, seen.channel));
-            subscription.expect("it was sent").disowned = Some(now.step);
-        }
-        let waiting = seen
-            .message
-            .is_some_and(|number| self.messages[number].answered.is_none());
-        self.tally.add(if waiting {
-            "ack in the window"
-        } else {
-            "ack after the window"
-        });
-    }
-
-    /// The storage has carried out deletions, or failed to.
-    pub(crate) fn deletions_applied(&mut self, deletions: &[Deletion], done: bool, step: u64) {
-        for deletion in deletions {
-            let Deletion::Message { id, owner } = deletion else {
-                continue;
-            };
-            let Some(token) = self.by_id.get(id) else {
-                continue;
-            };
-            let Some(seen) = self.seen.get_mut(token) else {
-                continue;
-            };
-            let owner = owner.map(|owner| owner.uuid().simple().to_string());
-            if owner.is_some_and(|owner| owner != seen.uaid) {
-                continue;
-            }
-            match (&mut seen.gone, done) {
-                (Some(gone), true) => gone.committed = true,
-                (gone @ Some(_), false) => *gone = None,
-                (gone @ None, true) if seen.acked => {
-                    *gone = Some(Gone {
-                        step,
-                        committed: true,
-                    });
-                }
-                (None, _) => {}
-            }
-        }
-    }
-
-    /// Nothing moves any more and the storage works: what failed has been tried again.
-    pub(crate) fn deletions_are_over(&mut self, step: u64) {
-        for seen in self.seen.values_mut().filter(|seen| seen.to_drop) {
-            seen.gone.get_or_insert(Gone {
-                step,
-                committed: true,
-            });
-        }
-    }
-
-    /// What was only in memory is gone: acks may be forgotten, requests are never answered.
-    pub(crate) fn crashed(&mut self) {
-        self.open.clear();
-        for seen in self.seen.values_mut() {
-            seen.gone = seen.gone.filter(|gone| gone.committed);
-            seen.to_drop = false;
-        }
-    }
-
-    pub(crate) fn database_lost(&mut self, step: u64) {
-        self.by_id.clear();
-        for subscription in self.subscriptions.values_mut() {
-            subscription.disowned = None;
-            if subscription.truth == Truth::Ended {
-                subscription.truth = Truth::Unknown;
-                subscription.since = step;
-            }
-        }
-    }
-
-    /// The gateway has read a register or an unregister.
-    pub(crate) fn subscription_op(&mut self, agent: usize, channel: Uuid, ends: bool, now: Moment) {
-        let subscription = self.subscriptions.entry((agent, channel));
-        let subscription = subscription.or_insert(Subscription {
-            truth: Truth::Unknown,
-            since: 0,
-            last_op: 0,
-            unregistered: None,
-            generation: 0,
-            disowned: None,
-            endpoints: Vec::new(),
-        });
-        subscription.truth = Truth::Unknown;
-        subscription.since = now.step;
-        subscription.last_op = now.step;
-        if ends {
-            subscription.unregistered = Some(now.step);
-        }
-    }
-
-    /// The gateway has answered a register or an unregister that it read at `op_step`.
-    pub(crate) fn subscription_answered(
+    /// A user agent reads an update that was sent at `step`.
+    pub(crate) fn update_received(
         &mut self,
         agent: usize,
         channel: Uuid,
-        op_step: u64,
-        outcome: Result<Option<EndpointUrl>, u64>,
-        now: Moment,
+        update: &Update,
+        step: u64,
     ) {
-        let subscription = self.subscriptions.get_mut(&(agent, channel));
-        let subscription = subscription.expect("answered what was asked");
-        let truth = match outcome {
-            Ok(Some(endpoint)) => {
-                subscription.generation = endpoint.generation;
-                let same = |known: &EndpointUrl| known.path == endpoint.path;
-                if !subscription.endpoints.iter().any(same) {
-                    subscription.endpoints.push(endpoint);
-                }
-                Truth::Subscribed
-            }
-            Ok(None) => Truth::Ended,
-            Err(_) => Truth::Unknown,
-        };
-        if subscription.last_op == op_step {
-            subscription.truth = truth;
-            subscription.since = now.step;
-        }
+        let tally = &mut self.tally;
+        self.versions
+            .received((agent, channel), update, step, tally);
     }
 
-    /// Whether a message that was answered 201 must still be with the gateway or its user agent.
-    fn is_owed(&self, number: usize, now: Moment) -> bool {
-        let message = &self.messages[number];
-        let subscription = &self.subscriptions[&(message.agent, message.channel)];
-        let later = |step: Option<u64>| step.is_some_and(|step| step >= message.posted.step);
-        let age = now.served.saturating_sub(message.posted.served);
-        let replaced = self
-            .replacements(number)
-            .any(|newer| newer.answered.is_none_or(|(status, _)| status == 201));
-        message.answered.is_some_and(|(status, _)| status == 201)
-            && message.ttl_secs > 0
-            && message.posted.generation == now.generation
-            && !message.deleted
-            && age < Duration::from_secs(message.ttl_secs)
-            && !replaced
-            && !later(subscription.unregistered)
-            && !later(subscription.disowned)
-    }
-
-    fn seen_of(&self, number: usize) -> Option<&Seen> {
-        self.seen.get(self.messages[number].token.as_ref()?)
-    }
-
-    /// Nothing moves any more, and this session is its user agent's newest and in good health:
-    /// everything owed to it has been sent to it, or was acked before.
-    pub(crate) fn all_sent(&self, log: &SessionLog, now: Moment) {
-        for number in 0..self.messages.len() {
-            let message = &self.messages[number];
-            let is_wanted = message.agent == log.agent && message.urgency >= log.urgency_min;
-            if !is_wanted || !self.is_owed(number, now) {
-                continue;
-            }
-            let seen = self.seen_of(number);
-            let acked = seen.is_some_and(|seen| seen.acked || seen.perhaps_acked);
-            let token = self.messages[number].token.as_ref();
-            let sent = token.is_some_and(|token| log.sent.contains(token));
-            assert!(
-                acked || sent,
-                "message {number} is stuck: {:?}",
-                self.messages[number]
-            );
-        }
-    }
-
-    /// Promise 1, when every user agent has come back and read everything.
-    pub(crate) fn all_received(&mut self, now: Moment) {
-        assert!(self.open.is_empty(), "requests without an answer");
-        for number in 0..self.messages.len() {
-            let received = self.seen_of(number).is_some_and(|seen| seen.received);
-            assert!(
-                received || !self.is_owed(number, now),
-                "message {number} was accepted and is lost: {:?}",
-                self.messages[number]
-            );
-        }
-        self.count_undelivered(now);
-    }
-
-    fn count_undelivered(&mut self, now: Moment) {
-        for number in 0..self.messages.len() {
-            let message = &self.messages[number];
-            let received = self.seen_of(number).is_some_and(|seen| seen.received);
-            if received || message.answered.is_none_or(|(status, _)| status != 201) {
-                continue;
-            }
-            let age = now.served.saturating_sub(message.posted.served);
-            if message.ttl_secs == 0 {
-                self.tally.add("ttl 0 dropped");
-            } else if self.replacements(number).next().is_some() {
-                self.tally.add("replaced by topic");
-            } else if age >= Duration::from_secs(message.ttl_secs) {
-                self.tally.add("expired undelivered");
-            }
+    /// What was only in memory is gone: acks may be forgotten, requests are never answered.
+    pub(crate) fn crashed(&mut self, orderly: bool) {
+        self.open.clear();
+        self.versions.crashed(orderly);
+        for seen in self.seen.values_mut() {
+            seen.gone = seen.gone.filter(|gone| gone.committed);
+            seen.to_drop = false;
         }
     }
 }
@@ -708,6 +432,11 @@ pub(crate) fn body_of(number: usize, filling: usize) -> Vec<u8> {
     let mut body = format!("message {number} ").into_bytes();
     body.resize(body.len() + filling, b'x');
     body
+}
+
+fn token_of(url: &str) -> String {
+    let (_, token) = url.rsplit_once('/').expect("a Location is a URL");
+    token.to_owned()
 }
 
 fn number_in(body: &[u8]) -> Option<usize> {

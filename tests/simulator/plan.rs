@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use edgepush::model::durability::Durability;
 use edgepush::model::limits::Limits;
+use edgepush::model::simplepush::SimplePush;
 
 use crate::rng::Rng;
+use crate::world::WALL_SECS;
 
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) limits: Limits,
     pub(crate) durability: Durability,
+    pub(crate) simplepush: SimplePush,
+    /// What the wall clock shows at the first start.
+    pub(crate) first_wall_secs: u64,
     pub(crate) user_agents: usize,
     /// Each ends with a pause in which everything that can be delivered must be.
     pub(crate) epochs: usize,
@@ -29,9 +34,12 @@ impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Self {
         // What relaxed durability promises holds only while nothing goes wrong.
         let relaxed = rng.percent(10);
+        let is_large = rng.percent(2);
         let mut limits = tight(rng, relaxed);
         limits.ping_interval = Duration::from_secs(rng.pick(&[20, 60, 300]));
         limits.delete_delay = Duration::from_millis(rng.pick(&[50, 500, 2000]));
+        limits.redelivery_interval = Duration::from_secs(rng.pick(&[6, 60]));
+        limits.udp_idle = Duration::from_secs(rng.pick(&[5, 10]));
         Self {
             limits,
             durability: if relaxed {
@@ -39,9 +47,23 @@ impl Plan {
             } else {
                 Durability::Strict
             },
-            user_agents: 2 + rng.index(9),
+            simplepush: SimplePush {
+                offline_status: rng.pick(&[202, 202, 202, 200]),
+                udp_wakeup: rng.percent(50),
+                ..SimplePush::default()
+            },
+            first_wall_secs: rng.pick(&[WALL_SECS, WALL_SECS, WALL_SECS, 0]),
+            user_agents: if is_large {
+                100 + rng.index(300)
+            } else {
+                2 + rng.index(9)
+            },
             epochs: 1 + rng.index(3),
-            steps: 100 + rng.index(400),
+            steps: if is_large {
+                3000 + rng.index(2000)
+            } else {
+                100 + rng.index(400)
+            },
             crashes: !relaxed && rng.percent(70),
             faults: !relaxed && rng.percent(40),
             losses: !relaxed && rng.percent(25),

@@ -2,23 +2,28 @@
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::{Failing, World};
+use crate::checker::EndpointUrl;
 
 impl World {
     /// No more trouble: everything that is under way arrives, until nothing moves.
     pub(crate) fn settle(&mut self) {
         self.note(|| "SETTLE".to_owned());
         self.failing = Failing::Nothing;
-        let mut quiet = 0;
+        // Those who never ack are sent the same again and again.
+        let (mut quiet, mut moments) = (0, 0);
         for _ in 0..5000 {
             if self.move_everything() {
                 quiet = 0;
                 continue;
             }
             quiet += 1;
+            moments += 1;
             // Also before any time passes, in which short TTLs end.
             self.check_delivery();
-            if quiet > 5 {
+            if quiet > 5 || moments > 15 {
                 return self.check_rest();
             }
             self.advance(Duration::from_millis(600));
@@ -69,13 +74,65 @@ impl World {
             }
             assert!(!socket.paused, "socket {id} paused at rest");
             let superseded = self.sockets.range(id + 1..).any(|(_, newer)| {
-                newer.server_open && newer.greeted && newer.log.uaid == socket.log.uaid
+                newer.server_open && newer.greeted && newer.log.name() == socket.log.name()
             });
             assert!(
                 !socket.greeted || !superseded,
                 "superseded socket {id} stays open"
             );
+            assert!(
+                !socket.must_close,
+                "socket {id} stays open after a bad frame"
+            );
+            assert!(
+                !socket.greeted || socket.hellos_due == 0,
+                "socket {id} has said hello and was not answered"
+            );
         }
+    }
+
+    /// Nothing is under way: what is put to a user agent that is there is sent to it at once.
+    pub(crate) fn check_forwarding(&mut self) {
+        let limits = &self.plan.limits;
+        let is_roomy = limits.unacked_per_session_max >= 512 && limits.store_queue_max > 100;
+        let ids: Vec<u64> = self.sockets.keys().copied().collect();
+        for id in ids.into_iter().filter(|_| is_roomy) {
+            let Some((channel, endpoint)) = self.has_endpoint(id) else {
+                continue;
+            };
+            let agent = self.sockets[&id].log.agent;
+            let asked = self.rng.percent(50).then(|| self.rng.below(100));
+            let number = crate::updates::send(self, agent, channel, &endpoint, asked);
+            let put = &self.checker.versions.puts[number];
+            let is_refused = put.fate.answered.is_some() && !put.is_accepted();
+            assert!(
+                put.fate.handed || is_refused,
+                "update {number} is not sent at once to {:?}",
+                self.sockets[&id]
+            );
+            self.checker.tally.add("forwarded at once");
+        }
+        self.settle();
+    }
+
+    /// An endpoint that is certain to lead to a websocket in good health.
+    fn has_endpoint(&self, id: u64) -> Option<(Uuid, EndpointUrl)> {
+        let socket = self.sockets.get(&id)?;
+        let is_newest = self.newest.get(&socket.log.agent) == Some(&id);
+        let is_healthy = socket.client_open && socket.server_open && !socket.superseded;
+        let listens = socket.greeted && socket.log.wants_updates();
+        if !(is_newest && listens && is_healthy) {
+            return None;
+        }
+        let name = socket.log.name()?;
+        let mut all = self.checker.subscriptions.iter();
+        let ((_, channel), subscription) = all.find(|((agent, _), subscription)| {
+            *agent == socket.log.agent
+                && subscription.name == name
+                && subscription.is_certain(self.generation)
+        })?;
+        let endpoint = subscription.endpoints.last()?.clone();
+        (endpoint.generation == self.generation).then_some((*channel, endpoint))
     }
 
     /// Nothing is on its way: what is owed to a healthy websocket has been sent on it.
@@ -87,8 +144,12 @@ impl World {
             if socket.named_at.is_some_and(lingers) {
                 continue;
             }
-            if newest && socket.greeted && socket.client_open && socket.server_open {
-                self.checker.all_sent(&socket.log, now);
+            let in_use = socket.greeted && !socket.must_close;
+            if newest && in_use && socket.client_open && socket.server_open {
+                let is_simplepush = self.agents[socket.log.agent].is_simplepush();
+                let interval = is_simplepush.then_some(self.plan.limits.redelivery_interval);
+                self.checker
+                    .all_sent(&socket.log, (interval, self.elapsed), now);
             }
         }
     }

@@ -1,38 +1,45 @@
 //! The world around the engine: clocks, sockets, power cuts.
 
+#[path = "judge.rs"]
+mod judge;
+#[path = "lives.rs"]
+mod lives;
 #[path = "rest.rs"]
 mod rest;
+#[path = "sockets.rs"]
+mod sockets;
 #[path = "storage_thread.rs"]
 mod storage_thread;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use edgepush::engine::{
-    CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, Settings,
-};
-use edgepush::model::access::Access;
-use edgepush::model::ids::DatabaseId;
-use edgepush::model::simplepush::SimplePush;
-use edgepush::model::store::{Opened, StoreOp, StoreReply};
-use edgepush::model::time::{Now, ServiceTime, UnixTime};
-use edgepush::model::unifiedpush::UnifiedPush;
-use edgepush::protocol::http::{BaseUrl, Request, Scheme};
+use edgepush::engine::counters::Snapshot;
+use edgepush::engine::{CloseReason, Engine, Input, Output, RequestId, SessionId};
+use edgepush::model::limits::MESSAGE_OVERHEAD_BYTES;
+use edgepush::model::store::{Opened, StoreError, StoreOp, StoreReply};
+use edgepush::model::time::{Now, UnixTime};
+use edgepush::protocol::http::Request;
 use edgepush::protocol::keyring::Keyring;
-use edgepush::storage::{FreshDatabase, Store, Synchronous};
+use edgepush::storage::Store;
 
-use crate::checker::{Asked, Checker, EndpointUrl, Moment, SessionLog};
-use crate::frames::{Down, Frame, Said, Up};
+use crate::checker::{Asked, Checker, Moment};
+use crate::frames::Down;
 use crate::plan::Plan;
 use crate::rng::Rng;
+use crate::sabotage::{Sabotage, Saboteur, Way};
 use crate::user_agent::UserAgent;
+
+pub(crate) use sockets::Socket;
 
 pub(crate) const HOST: &str = "pi.local:8090";
 /// 2026, where the clock is right.
-const WALL_SECS: u64 = 1_780_000_000;
+pub(crate) const WALL_SECS: u64 = 1_780_000_000;
+/// The largest frame: a page of version updates, and what else may be on its way with it.
+const FRAME_BYTES_MAX: usize = 192 << 10;
 /// Events that are shown when a run fails.
 const TRACE_LINES: usize = 4000;
 
@@ -55,7 +62,13 @@ pub(crate) struct World {
     generation: u32,
     next_id: u64,
     failing: Failing,
+    saboteur: Saboteur,
+    /// A notification that is sent behind the next one.
+    put_off: Option<(u64, String)>,
+    /// All that the gateway made up, in one spelling.
     names: Vec<String>,
+    /// Datagrams get lost now and then.
+    pub(crate) loses_datagrams: bool,
     /// `None` unless somebody wants to read it.
     trace: Option<VecDeque<String>>,
 }
@@ -67,72 +80,58 @@ struct Run {
     store: Store,
     opened: Opened,
     started: Duration,
-    /// Given to the storage thread and not carried out.
-    queue: VecDeque<StoreOp>,
+    /// Given to the storage thread, when, and not carried out.
+    queue: VecDeque<(u64, StoreOp)>,
     /// Carried out and not reported.
     replies: VecDeque<StoreReply>,
     stopping: bool,
+    /// Something could not be written behind that.
+    stopped_badly: bool,
     stopped: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Failing {
     Nothing,
-    Writes,
-    Everything,
-}
-
-/// One websocket, with both of its ends and what is between them.
-#[derive(Debug)]
-pub(crate) struct Socket {
-    pub(crate) log: SessionLog,
-    /// Said, and not heard by the gateway.
-    pub(crate) up: VecDeque<Up>,
-    /// Given by the engine, and not taken by the socket.
-    unsent: VecDeque<Down>,
-    /// Taken, and not read by the user agent.
-    wire: VecDeque<Down>,
-    paused: bool,
-    /// The engine counts it as open.
-    pub(crate) server_open: bool,
-    /// The user agent listens.
-    pub(crate) client_open: bool,
-    /// Takes frames slowly.
-    pub(crate) slow: bool,
-    hello: Option<Option<String>>,
-    greeted: bool,
-    /// When it was told a new name: it may linger for a second, whatever it did wrong.
-    named_at: Option<Duration>,
-    /// The user agent has seen the answer to its hello.
-    pub(crate) ready: bool,
-    pending: Option<(uuid::Uuid, bool, u64)>,
+    /// The disk, for what takes room.
+    Full,
+    Writes(StoreError),
+    /// Some batches.
+    NowAndThen(StoreError),
+    /// Reads as well.
+    Everything(StoreError),
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, verbose: bool) -> Self {
+    pub(crate) fn new(seed: u64, verbose: bool, sabotage: Sabotage) -> Self {
         let mut rng = Rng::new(seed);
         let plan = Plan::new(&mut rng);
         let agents = (0..plan.user_agents)
-            .map(|_| UserAgent::new(&mut rng))
+            .map(|number| UserAgent::new(&mut rng, number))
             .collect();
+        let checker = Checker::new(keyring(), plan.simplepush.offline_status);
+        let first_wall_secs = plan.first_wall_secs;
         let mut world = Self {
             rng,
             plan,
             agents,
             sockets: BTreeMap::new(),
-            checker: Checker::new(keyring()),
+            checker,
             newest: BTreeMap::new(),
             run: None,
             directory: new_directory(),
             start: Instant::now(),
             elapsed: Duration::ZERO,
             served: Duration::ZERO,
-            wall_secs: WALL_SECS,
+            wall_secs: first_wall_secs,
             step: 0,
             generation: 0,
             next_id: 0,
             failing: Failing::Nothing,
+            saboteur: Saboteur::new(sabotage),
+            put_off: None,
             names: Vec::new(),
+            loses_datagrams: true,
             trace: verbose.then(VecDeque::new),
         };
         if world.plan.durability == edgepush::model::durability::Durability::Relaxed {
@@ -184,129 +183,6 @@ impl World {
             wall: UnixTime::from_secs(self.wall_secs),
             wall_is_trusted: false,
         }
-    }
-
-    // Lives and deaths.
-
-    fn boot(&mut self) {
-        let fresh = FreshDatabase {
-            id: DatabaseId(self.rng.bytes8()),
-            key_is_new: self.generation == 0,
-        };
-        let settings = edgepush::storage::Settings {
-            synchronous: Synchronous::Normal,
-            ..edgepush::storage::Settings::default()
-        };
-        let (store, opened) =
-            Store::open(&self.directory, &settings, fresh).expect("the database opens");
-        assert!(
-            Duration::from_secs(opened.service_time.as_secs()) <= self.served,
-            "service time ran ahead"
-        );
-        let engine = Engine::new(
-            self.now(),
-            Settings {
-                limits: self.plan.limits.clone(),
-                durability: self.plan.durability,
-                simplepush: SimplePush::default(),
-                unifiedpush: UnifiedPush::default(),
-                public_url: None,
-                access: Access::default(),
-                upstream: None,
-                keyring: keyring(),
-                opened,
-                random: self.rng.bytes8(),
-            },
-        );
-        self.run = Some(Run {
-            engine: engine.expect("runs are not used up"),
-            store,
-            opened,
-            started: self.elapsed,
-            queue: VecDeque::new(),
-            replies: VecDeque::new(),
-            stopping: false,
-            stopped: false,
-        });
-        self.note(|| format!("boot {opened:?}"));
-    }
-
-    /// Everything in memory is gone; the network keeps some of what it had taken.
-    pub(crate) fn crash(&mut self) {
-        self.step += 1;
-        self.note(|| "CRASH".to_owned());
-        self.checker.tally.add("crash");
-        self.run = None;
-        self.checker.crashed();
-        self.reboot();
-    }
-
-    /// Asks the engine to stop and waits until it says that it has.
-    pub(crate) fn stop(&mut self) {
-        self.checker.tally.add("clean stop");
-        if let Some(run) = &mut self.run {
-            run.stopping = true;
-        }
-        self.input(Input::Stop);
-        for _ in 0..1000 {
-            if self.run.as_ref().is_some_and(|run| run.stopped) {
-                break;
-            }
-            if self.rng.percent(20) {
-                crate::application_server::act(self);
-            }
-            if self.rng.percent(5) {
-                self.open(0);
-            }
-            self.storage_round();
-        }
-        let now = self.moment();
-        let mut run = self.run.take().expect("it runs");
-        assert!(run.stopped, "never stopped");
-        assert!(run.queue.is_empty() && run.replies.is_empty());
-        assert_eq!(
-            self.checker.open_requests(),
-            0,
-            "stopped with open requests"
-        );
-        for (id, socket) in &self.sockets {
-            assert!(!socket.server_open, "stopped with socket {id} open");
-        }
-        // What the engine still had to delete and could not is delivered again.
-        run.store.apply(Vec::new());
-        let time = ServiceTime::from_secs(now.service_secs);
-        run.store.close(time).expect("the database closes");
-        self.checker.crashed();
-        self.reboot();
-    }
-
-    fn reboot(&mut self) {
-        let ids: Vec<u64> = self.sockets.keys().copied().collect();
-        for id in ids {
-            let read = self.rng.index(4);
-            for _ in 0..read {
-                self.client_reads(id);
-            }
-        }
-        self.sockets.clear();
-        self.newest.clear();
-        self.failing = Failing::Nothing;
-        self.jump();
-        self.elapsed += Duration::from_millis(self.rng.below(100_000));
-        if self.plan.losses && self.rng.percent(40) {
-            self.lose_database();
-        }
-        self.boot();
-    }
-
-    fn lose_database(&mut self) {
-        self.note(|| "DATABASE LOST".to_owned());
-        self.checker.tally.add("database lost");
-        std::fs::remove_dir_all(&self.directory).expect("it is there");
-        std::fs::create_dir(&self.directory).expect("its parent is there");
-        self.generation += 1;
-        self.served = Duration::ZERO;
-        self.checker.database_lost(self.step);
     }
 
     // Time.
@@ -361,11 +237,12 @@ impl World {
         self.step += 1;
         self.note(|| format!("-> {input:?}"));
         let now = self.now();
+        self.checker.versions.reading_replies = matches!(input, Input::Stored(_));
         let run = self.run.as_mut().expect("it runs");
         run.engine.handle(now, input);
         while let Some(output) = self.run.as_mut().and_then(|run| run.engine.poll_output()) {
             self.note(|| format!("   {output:?}"));
-            self.perform(output);
+            self.perform_somehow(output);
         }
         let run = self.run.as_ref().expect("it runs");
         let snapshot = run.engine.snapshot(now);
@@ -380,6 +257,69 @@ impl World {
             snapshot.store_queue, queued as u64,
             "miscounted store queue"
         );
+        self.memory_is_bounded(&snapshot);
+    }
+
+    /// Promise 4, beside the bytes of held messages.
+    fn memory_is_bounded(&self, snapshot: &Snapshot) {
+        let limits = &self.plan.limits;
+        let listed_max = limits.unacked_per_session_max as u64 * snapshot.websockets_open;
+        assert!(
+            snapshot.messages_unacked <= listed_max,
+            "{} messages are listed as not acked",
+            snapshot.messages_unacked
+        );
+        // What is held may have to be written at once; beside that each websocket asks for a few
+        // things at most, and the engine itself.
+        let held = limits.held_bytes_max / MESSAGE_OVERHEAD_BYTES;
+        let queue_max = limits.store_queue_max + held + 8 * self.sockets.len() + 64;
+        assert!(
+            snapshot.store_queue <= queue_max as u64,
+            "{} operations wait for the storage",
+            snapshot.store_queue
+        );
+        for (id, socket) in &self.sockets {
+            assert!(
+                socket.unsent_bytes <= 2 * limits.unsent_bytes_max + FRAME_BYTES_MAX,
+                "{} bytes wait for socket {id}",
+                socket.unsent_bytes
+            );
+        }
+    }
+
+    /// Does what the engine asks for, unless the gateway is a bad one.
+    fn perform_somehow(&mut self, output: Output) {
+        let way = self.saboteur.output(&output);
+        match (way, output) {
+            (Way::Never, _) => {}
+            (Way::Twice, Output::Send { session, text }) => {
+                self.send(session.0, &text);
+                self.send(session.0, &text);
+            }
+            (Way::Astray, Output::Send { session, text }) => {
+                let agent = self.sockets[&session.0].log.agent;
+                let mut others = self.sockets.iter();
+                let other = others.find(|(_, socket)| {
+                    socket.server_open && socket.ready && socket.log.agent != agent
+                });
+                let to = other.map_or(session.0, |(id, _)| *id);
+                self.send(to, &text);
+            }
+            (Way::Later, Output::Send { session, text }) => {
+                self.put_off = Some((session.0, text));
+            }
+            (_, output) => {
+                let to = if let Output::Send { session, .. } = &output {
+                    Some(session.0)
+                } else {
+                    None
+                };
+                self.perform(output);
+                if let Some((id, text)) = self.put_off.take_if(|(id, _)| Some(*id) == to) {
+                    self.send(id, &text);
+                }
+            }
+        }
     }
 
     fn perform(&mut self, output: Output) {
@@ -402,19 +342,34 @@ impl World {
                 let now = self.moment();
                 self.checker.responded(request.0, &response, now);
             }
-            Output::Datagram { .. } | Output::AskProxy { .. } => {
-                unreachable!("nobody asked to be woken")
-            }
+            Output::Datagram { to } => self.datagram(to),
+            Output::AskProxy { .. } => unreachable!("there is no proxy"),
             Output::Up { .. } => unreachable!("there is no main service"),
             Output::Store(op) => {
                 let run = self.run.as_mut().expect("it runs");
-                run.queue.push_back(op);
+                run.queue.push_back((self.step, op));
             }
             Output::Stopped => {
                 let run = self.run.as_mut().expect("it runs");
                 assert!(run.stopping && !run.stopped);
                 run.stopped = true;
             }
+        }
+    }
+
+    fn datagram(&mut self, to: SocketAddr) {
+        self.checker.tally.add("datagram sent");
+        assert!(self.plan.simplepush.udp_wakeup);
+        let mut agents = self.agents.iter_mut();
+        let agent = agents.find(|agent| agent.listens_at(to));
+        let agent = agent.expect("a datagram to somebody who asked for it");
+        let device = agent.device_mut().expect("it listens");
+        let is_lost = self.loses_datagrams && self.rng.percent(40);
+        if is_lost {
+            self.checker.tally.add("datagram lost");
+        }
+        if device.shake(!is_lost) {
+            self.checker.tally.add("woken by a datagram");
         }
     }
 
@@ -425,11 +380,27 @@ impl World {
     }
 
     fn close(&mut self, session: SessionId, reason: CloseReason) {
+        let elapsed = self.elapsed;
+        let idle = self.plan.limits.udp_idle;
         let socket = self.open_socket(session);
+        let will_be_woken = reason == CloseReason::WillBeWoken;
+        if will_be_woken {
+            assert!(socket.pending.is_none(), "let go of with an open question");
+            let silent = elapsed - socket.heard_at;
+            assert!(silent >= idle, "let go of though it was heard lately");
+            let agent = socket.log.agent;
+            if let Some(device) = self.agents[agent].device_mut() {
+                device.is_let_go();
+            }
+        }
+        let socket = self.open_socket(session);
+        if matches!(reason, CloseReason::Refused(_)) {
+            assert_eq!(socket.refusal_due, None, "closed without an answer");
+        }
         socket.server_open = false;
         // What the socket had not taken may be lost with it.
         socket.unsent.clear();
-        socket.wire.push_back(Down::Close);
+        socket.wire.push_back(Down::Close { will_be_woken });
         self.checker.tally.add(match reason {
             CloseReason::GoingAway => "closed: stopping",
             CloseReason::Superseded => "closed: superseded",
@@ -438,83 +409,16 @@ impl World {
             CloseReason::PingTooSoon => "closed: ping too soon",
             CloseReason::SecondHello => "second hello",
             CloseReason::HelloExpected => "first frame was not hello",
+            CloseReason::Refused(_) => "closed: refused",
+            CloseReason::WillBeWoken => "closed: will be woken",
+            CloseReason::SubscriptionsLost => unreachable!("there is no main service"),
             CloseReason::BadMessage(_)
-            | CloseReason::Refused(_)
-            | CloseReason::WillBeWoken
-            | CloseReason::SubscriptionsLost
             | CloseReason::Deregistered
             | CloseReason::BinaryMessage
             | CloseReason::MessageTooLong
             | CloseReason::ProtocolViolation
             | CloseReason::StorageFault => "closed: other fault",
         });
-    }
-
-    /// A text frame leaves the engine: judged here, in the order of the engine's decisions.
-    fn send(&mut self, id: u64, text: &str) {
-        let now = self.moment();
-        let generation = self.generation;
-        let frame = Frame::read(text);
-        let socket = self.sockets.get_mut(&id).expect("it exists");
-        assert!(socket.server_open, "frame for a session that has ended");
-        let agent = socket.log.agent;
-        match &frame {
-            Frame::Hello { uaid } => {
-                assert!(!socket.greeted, "greeted twice");
-                socket.greeted = true;
-                socket.log.uaid.clone_from(uaid);
-                let asked = socket
-                    .hello
-                    .clone()
-                    .expect("it said hello")
-                    .unwrap_or_default();
-                if self.names.contains(&asked) {
-                    assert_eq!(*uaid, asked, "a UAID of ours was replaced");
-                    if generation > 0 {
-                        self.checker.tally.add("uaid kept over a lost database");
-                    }
-                } else {
-                    assert!(!self.names.contains(uaid), "somebody else's UAID");
-                    assert_ne!(*uaid, asked, "a UAID that is not ours was kept");
-                    self.names.push(uaid.clone());
-                    socket.named_at = Some(self.elapsed);
-                }
-            }
-            Frame::Registered {
-                channel,
-                status,
-                endpoint,
-            } => {
-                let (asked, ends, step) = socket.pending.take().expect("it asked");
-                assert_eq!((asked, ends), (*channel, false));
-                let url = || EndpointUrl {
-                    path: path_of(endpoint),
-                    restricted: endpoint.contains("/wpush/v2/"),
-                    generation,
-                };
-                let outcome = (*status == 200).then(url).map(Some).ok_or(*status);
-                self.checker
-                    .subscription_answered(agent, asked, step, outcome, now);
-            }
-            Frame::Unregistered { channel, status } => {
-                let (asked, ends, step) = socket.pending.take().expect("it asked");
-                assert_eq!((asked, ends), (*channel, true));
-                let outcome = (*status == 200).then_some(None).ok_or(*status);
-                self.checker
-                    .subscription_answered(agent, asked, step, outcome, now);
-            }
-            Frame::Notification {
-                channel,
-                version,
-                body,
-            } => {
-                assert!(socket.greeted, "sent before the answer to hello");
-                self.checker
-                    .sent(&mut socket.log, *channel, version, body.as_deref(), now);
-            }
-            Frame::UrgencyTaken | Frame::NoBroadcast | Frame::Pong => {}
-        }
-        socket.unsent.push_back(Down::Frame(frame));
     }
 
     // Requests.
@@ -526,206 +430,16 @@ impl World {
             request: RequestId(id),
             head: Box::new(request),
         });
+        self.checker.versions.posting_is_over();
+    }
+
+    pub(crate) const fn wall_secs(&self) -> u64 {
+        self.wall_secs
     }
 
     const fn new_id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
-    }
-
-    // Sockets.
-
-    /// Opens a websocket for a user agent.
-    pub(crate) fn open(&mut self, agent: usize) -> u64 {
-        let id = self.new_id();
-        let slow = self.rng.percent(15);
-        let socket = Socket {
-            log: SessionLog::new(agent),
-            up: VecDeque::new(),
-            unsent: VecDeque::new(),
-            wire: VecDeque::new(),
-            paused: false,
-            server_open: true,
-            client_open: true,
-            slow,
-            hello: None,
-            greeted: false,
-            named_at: None,
-            ready: false,
-            pending: None,
-        };
-        if slow {
-            self.checker.tally.add("slow reader");
-        }
-        self.sockets.insert(id, socket);
-        let opening = Opening {
-            session: SessionId(id),
-            peer: peer(),
-            base_url: BaseUrl::of_host(Scheme::Http, HOST),
-            simplepush_path: false,
-            borrows: false,
-            random: self.rng.bytes8(),
-        };
-        self.input(Input::Opened(opening));
-        id
-    }
-
-    pub(crate) fn say(&mut self, id: u64, said: Said) {
-        if let Some(socket) = self.sockets.get_mut(&id) {
-            socket.up.push_back(Up::Said(said));
-        }
-    }
-
-    /// The user agent goes away, and the gateway will hear of it.
-    pub(crate) fn hang_up(&mut self, id: u64) {
-        if let Some(socket) = self.sockets.get_mut(&id) {
-            socket.client_open = false;
-            socket.up.push_back(Up::Fin);
-        }
-    }
-
-    /// The gateway reads one thing from a socket. Returns whether there was one.
-    fn server_hears(&mut self, id: u64) -> bool {
-        let Some(socket) = self.sockets.get_mut(&id) else {
-            return false;
-        };
-        if !socket.server_open {
-            socket.up.clear();
-            return false;
-        }
-        let paused = socket.paused;
-        match socket.up.front() {
-            Some(Up::Fin | Up::Pong) => {}
-            Some(Up::Said(_) | Up::Binary) if !paused => {}
-            Some(Up::Said(_) | Up::Binary) | None => return false,
-        }
-        let session = SessionId(id);
-        match socket.up.pop_front() {
-            Some(Up::Fin) => {
-                socket.server_open = false;
-                self.input(Input::Gone { session });
-            }
-            Some(Up::Pong) => {
-                self.checker.tally.add("pong");
-                self.input(Input::Alive { session });
-            }
-            Some(Up::Binary) => self.input(Input::Binary {
-                session,
-                bytes: b"{}",
-            }),
-            Some(Up::Said(said)) => {
-                self.note_said(id, &said);
-                let text = said.text();
-                self.input(Input::Text {
-                    session,
-                    text: &text,
-                });
-            }
-            None => {}
-        }
-        true
-    }
-
-    fn note_said(&mut self, id: u64, said: &Said) {
-        let mut now = self.moment();
-        // What follows belongs to the step of the input.
-        now.step += 1;
-        let socket = self.sockets.get_mut(&id).expect("it exists");
-        let agent = socket.log.agent;
-        let is_newest = self.newest.get(&agent) == Some(&id);
-        match said {
-            Said::Hello(value) if socket.hello.is_none() => {
-                socket.hello = Some(value["uaid"].as_str().map(str::to_owned));
-                socket.log.hello_step = now.step;
-                self.newest.insert(agent, id);
-            }
-            Said::Register { channel, .. } if socket.greeted && is_newest => {
-                socket.pending = Some((*channel, false, now.step));
-                self.checker.subscription_op(agent, *channel, false, now);
-            }
-            Said::Unregister { channel } if socket.greeted && is_newest => {
-                socket.pending = Some((*channel, true, now.step));
-                self.checker.subscription_op(agent, *channel, true, now);
-            }
-            Said::Ack(updates) if socket.greeted => {
-                for update in updates {
-                    if update.version.is_empty() {
-                        self.checker.acked_without_version(agent, update.channel);
-                    } else {
-                        self.checker.acked(agent, &update.version, update.code, now);
-                    }
-                }
-            }
-            Said::Urgency(min) if socket.greeted => {
-                socket.log.urgency_min = *min;
-                socket.log.asked_urgency = true;
-            }
-            Said::Hello(_)
-            | Said::Urgency(_)
-            | Said::Register { .. }
-            | Said::Unregister { .. }
-            | Said::Ack(_)
-            | Said::Other(_) => {}
-        }
-    }
-
-    /// The socket takes one frame from the gateway.
-    fn server_writes(&mut self, id: u64) -> bool {
-        let Some(socket) = self.sockets.get_mut(&id) else {
-            return false;
-        };
-        let Some(down) = socket.unsent.pop_front() else {
-            return false;
-        };
-        if socket.client_open {
-            socket.wire.push_back(down);
-        }
-        if socket.unsent.is_empty() && socket.server_open {
-            let session = SessionId(id);
-            self.input(Input::AllSent { session });
-        }
-        true
-    }
-
-    /// The user agent reads one frame.
-    fn client_reads(&mut self, id: u64) -> bool {
-        let Some(socket) = self.sockets.get_mut(&id) else {
-            return false;
-        };
-        if !socket.client_open {
-            socket.wire.clear();
-            return false;
-        }
-        let Some(down) = socket.wire.pop_front() else {
-            return false;
-        };
-        match down {
-            Down::Ping => socket.up.push_back(Up::Pong),
-            Down::Close => socket.client_open = false,
-            Down::Frame(frame) => crate::user_agent::reads(self, id, frame),
-        }
-        true
-    }
-
-    /// Something happens on some sockets.
-    pub(crate) fn network_round(&mut self) {
-        let ids: Vec<u64> = self.sockets.keys().copied().collect();
-        for id in ids {
-            let slow = self.sockets[&id].slow;
-            for _ in 0..3 {
-                if self.rng.percent(if slow { 5 } else { self.plan.pace }) {
-                    self.server_writes(id);
-                }
-                if self.rng.percent(self.plan.pace) {
-                    self.client_reads(id);
-                }
-                if self.rng.percent(self.plan.pace) {
-                    self.server_hears(id);
-                }
-            }
-        }
-        self.sockets
-            .retain(|_, socket| socket.server_open || socket.client_open);
     }
 }
 
@@ -739,6 +453,7 @@ impl Drop for World {
             }
         }
         let _ = std::fs::remove_dir_all(&self.directory);
+        let _ = std::fs::remove_dir_all(self.before());
     }
 }
 

@@ -23,6 +23,9 @@ use user_agent::UserAgent;
 const WEBPUSH_AGENTS: usize = 4;
 const SIMPLEPUSH_AGENTS: usize = 2;
 const APPLICATION_SERVERS: usize = 3;
+/// How long nothing must come from a gateway on this machine before a user agent believes that there is
+/// nothing.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// What a gateway under a storm is started with: queues that are never full, senders that are never too
 /// quick, and a window that is short, because many acks here never come.
@@ -30,8 +33,8 @@ pub const CONFIG: &str = "[limits]
 ack_window_millis = 20
 messages_per_user_agent_max = 1000000
 messages_per_subscription_max = 1000000
-bytes_per_user_agent_max = 1000000000
-bytes_per_subscription_max = 1000000000
+bytes_per_user_agent_max = 200000000
+bytes_per_subscription_max = 200000000
 subscription_rate_per_sec_max = 1000000
 user_agent_rate_per_sec_max = 1000000
 address_rate_per_sec_max = 1000000
@@ -138,9 +141,14 @@ pub struct Calm {
 impl Calm {
     /// Lets every user agent take in and ack what waits for it, until all of it is committed.
     pub fn drain(&mut self) {
+        self.drain_until_quiet_for(QUIET);
+    }
+
+    /// The same, from a gateway that may take longer between two messages.
+    pub fn drain_until_quiet_for(&mut self, quiet: Duration) {
         std::thread::scope(|scope| {
             for agent in &mut self.agents {
-                scope.spawn(|| agent.drain());
+                scope.spawn(move || agent.drain(quiet));
             }
         });
     }

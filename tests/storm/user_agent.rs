@@ -19,8 +19,6 @@ use crate::support::{PATIENCE, channel, path_of};
 const REST: Duration = Duration::from_millis(10);
 /// Longest it looks for a frame before it thinks of something else.
 const GLANCE: Duration = Duration::from_millis(10);
-/// How long nothing must come before it believes that there is nothing.
-const QUIET: Duration = Duration::from_millis(500);
 /// Longest that everything which waits may take to come.
 const DRAIN_MAX: Duration = Duration::from_secs(120);
 /// Subscriptions that it has at first, and at most.
@@ -100,13 +98,14 @@ impl UserAgent {
         self
     }
 
-    /// Takes in and acks all that there is, and waits until that is committed.
-    pub(super) fn drain(&mut self) {
+    /// Takes in and acks all that there is, which is when nothing has come for so long, and waits until
+    /// that is committed.
+    pub(super) fn drain(&mut self, quiet: Duration) {
         let fault = "the gateway is there";
         let mut link = self.connect().unwrap_or_else(|Gone| panic!("{fault}"));
         let start = Instant::now();
         let mut last = start;
-        while last.elapsed() < QUIET {
+        while last.elapsed() < quiet {
             assert!(start.elapsed() < DRAIN_MAX, "it never ends");
             if let Some(message) = link.read().unwrap_or_else(|Gone| panic!("{fault}")) {
                 self.take(&mut link, &message);

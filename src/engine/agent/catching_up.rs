@@ -124,9 +124,7 @@ impl Agent {
         let version = match (version_of(message), self.dialect) {
             (Some(version), _) => version,
             (None, Dialect::WebPush) => return None,
-            (None, Dialect::SimplePush) => self
-                .channels
-                .next_version(message.channel, desk.version_clock.version()),
+            (None, Dialect::SimplePush) => return Some(self.next_version(message.channel, desk)),
         };
         self.channels.note_version(message.channel, version);
         Some(version)

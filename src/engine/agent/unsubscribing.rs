@@ -26,6 +26,7 @@ impl Agent {
         let (ended, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
             all.partition(|(_, unacked)| unacked.channel == channel);
         self.unacked = others;
+        self.some_ended |= !ended.is_empty();
         for unacked in ended.into_values() {
             if let Place::Held(held) = unacked.place {
                 out.release(held.message.cost_bytes());

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::engine::testing::{EMPTY_PAGE, KEPT, Out, Table, loaded, page, versions};
     use crate::model::ids::MessageId;
-    use crate::model::store::{Cursors, StoreOp, StoreReply};
+    use crate::model::store::{Cursors, Deletion, StoreOp, StoreReply};
     use crate::protocol::push_request::PushHeaders;
 
     /// Asks for `min`; what came out behind the answer.
@@ -294,5 +294,24 @@ mod tests {
             matches!(outs.as_slice(), [Out::Answered(_, 202)]),
             "{outs:?}"
         );
+    }
+
+    #[test]
+    fn ack_of_a_version_ends_a_lower_one_that_is_held_back() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        table.put(&endpoint, Some(7));
+        want(&mut table, id, "high");
+        let (_, outs) = table.put(&endpoint, Some(5));
+        assert_eq!(outs, []);
+        table.stored(vec![StoreReply::Done, KEPT]);
+        table.ack_number(id, 1, 7);
+        table.pass(Duration::from_secs(1));
+        let [StoreOp::Delete(deletions)] = table.asked.as_slice() else {
+            panic!("{:?}", table.asked);
+        };
+        let is_update = |deletion: &Deletion| matches!(deletion, Deletion::Update { .. });
+        assert!(deletions.iter().any(is_update), "{deletions:?}");
     }
 }

@@ -47,7 +47,11 @@ impl Engine {
                 subscriptions.len()
             );
             self.woken(uaid);
-            self.greet(now, id, Agent::returning(uaid, id, dialect, subscriptions));
+            let mut agent = Agent::returning(uaid, id, dialect, subscriptions);
+            for (channel, version) in self.desk.unsaved_versions.of_all(uaid) {
+                agent.channels.note_version(channel, version);
+            }
+            self.greet(now, id, agent);
         }
         self.desk.out.push(Output::Resume { session: id });
     }

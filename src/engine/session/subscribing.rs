@@ -89,6 +89,7 @@ impl Engine {
                 uaid,
                 channel,
                 restricted_to,
+                dialect,
             });
             base_url.endpoint(dialect, restricted_to.is_some(), &token)
         });

@@ -124,13 +124,14 @@ fn process(report: &Report) -> Vec<Metric> {
 }
 
 /// Taken apart in full, so that what the engine will count one day is not forgotten here.
-fn gauges(snapshot: &Snapshot, state: State) -> [Metric; 9] {
+fn gauges(snapshot: &Snapshot, state: State) -> [Metric; 10] {
     let Snapshot {
         counters: _,
         user_agents_connected,
         websockets_open,
         user_agents_asleep,
         messages_held,
+        messages_unacked,
         held_bytes,
         store_queue,
         uptime_secs,
@@ -158,6 +159,11 @@ fn gauges(snapshot: &Snapshot, state: State) -> [Metric; 9] {
             "edgepush_messages_held",
             "Push messages sent, not acked and not written.",
             *messages_held,
+        ),
+        Metric::new(
+            "edgepush_messages_unacked",
+            "Push messages sent and not acked, held or stored.",
+            *messages_unacked,
         ),
         Metric::new(
             "edgepush_held_bytes",
@@ -351,7 +357,7 @@ mod tests {
             "memory",
         ]
         .len()
-            + 9
+            + 10
             + 4;
         assert_eq!(metrics.len(), counters + rest);
         assert_eq!(

@@ -1,6 +1,7 @@
 //! Names that this gateway has minted, and those that somebody made up.
 
 use arbitrary::Unstructured;
+use edgepush::model::dialect::Dialect;
 use edgepush::model::ids::{ChannelId, DatabaseId, MessageId, Uaid};
 use edgepush::protocol::keyring::{Endpoint, KEY_BYTES, KeyDigest, Keyring, parse_uaid};
 
@@ -46,6 +47,7 @@ fn changed(u: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         uaid,
         channel: ChannelId::from_bytes(u.arbitrary()?),
         restricted_to: restricted.map(|key| KeyDigest::of(&key)),
+        dialect: *u.choose(&[Dialect::WebPush, Dialect::SimplePush])?,
     };
     let token = keyring.seal_endpoint(&endpoint);
     assert_eq!(keyring.open_endpoint(&token), Some(endpoint));
