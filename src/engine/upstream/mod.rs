@@ -237,6 +237,17 @@ impl Upstream {
         link.endpoint(self.alias(uaid, channel, keyring), key)
     }
 
+    /// Whether a subscription that is registered here is one that is being asked for above, for
+    /// another user agent.
+    ///
+    /// Nobody else has given a channel the same name by chance: it has come round, from gateway to
+    /// gateway. Asked for once more, it would go round for ever.
+    pub(super) fn has_come_round(&self, uaid: Uaid, channel: ChannelId, keyring: &Keyring) -> bool {
+        let own = (self.owner_of(uaid), self.alias(uaid, channel, keyring));
+        let mut links = self.links.iter();
+        links.any(|(owner, link)| (*owner, channel) != own && link.is_asking_for(channel))
+    }
+
     /// Asks the main service for a subscription.
     pub(super) fn want(
         &mut self,
