@@ -2,6 +2,7 @@
 //! order.
 
 mod addresses;
+mod upstream;
 
 use std::fmt;
 use std::io;
@@ -30,13 +31,11 @@ use crate::io::service_manager::{self, ServiceManager};
 use crate::io::signals::{ReloadSignals, StopSignals};
 use crate::io::storage_thread::StorageThread;
 use crate::io::tls::{Files, Tls, TlsError};
-use crate::io::upstream_link::UpstreamLinks;
 use crate::io::{descriptors, entropy, listener, logger, turns};
 use crate::model::durability::Durability;
 use crate::model::ids::DatabaseId;
 use crate::model::store::Opened;
 use crate::model::time::Now;
-use crate::model::upstream::Upstream;
 use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 use crate::protocol::peer_url::{PeerUrl, PeerUrlError};
@@ -239,12 +238,7 @@ fn begin(
     if let Some(source) = broadcast_source(config)? {
         gateway.spawn(source.run(Rc::clone(gateway), config.broadcasts.poll));
     }
-    if let Some(url) = &config.upstream.url {
-        let url = PeerUrl::new(&format!("{}/", url.as_str())).map_err(ServeError::Upstream)?;
-        let connector = Connector::new(config.upstream.ca.clone());
-        let links = UpstreamLinks::new(url, connector);
-        gateway.spawn(links.run(Rc::clone(gateway)));
-    }
+    upstream::begin(gateway, config)?;
     // The engine may have asked for something already.
     gateway.turn(Input::Timeout);
     Ok(())
@@ -398,15 +392,7 @@ fn engine(
         unifiedpush: config.unifiedpush,
         public_url: config.public_url.as_ref().map(BaseUrl::configured),
         access: config.access.clone(),
-        upstream: config.upstream.url.as_ref().map(|_| {
-            // Its own source of broadcasts tells of more than what user agents ask for.
-            let has_source = config.broadcasts.url.is_some() || config.broadcasts.file.is_some();
-            let choice = config.upstream.choice.clone();
-            Box::new(Upstream {
-                broadcasts: choice.broadcasts && !has_source,
-                ..choice
-            })
-        }),
+        upstream: upstream::choice(config),
         keyring,
         opened,
         random: entropy::random(),

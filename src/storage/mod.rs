@@ -10,6 +10,7 @@ mod fault;
 mod health;
 mod messages;
 mod open;
+mod operations;
 mod reader;
 mod reserve;
 mod salvage;

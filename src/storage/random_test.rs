@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::store::{is_write, takes_room};
+use super::operations::{is_write, takes_room};
 use super::testing::{self, Folder, at};
 use super::{FreshDatabase, Settings, Store, Synchronous};
 use crate::model::dialect::Dialect;

@@ -9,10 +9,11 @@ use rusqlite::Connection;
 
 use super::enqueue::Terms;
 use super::health::Health;
+use super::operations::{is_write, takes_room};
 use super::reserve::Reserve;
 use super::subscriptions::Registration;
 use super::{fault, messages, sleepers, subscriptions, upstream, usage};
-use crate::model::store::{Deletion, StoreError, StoreOp, StoreReply, UpstreamOp};
+use crate::model::store::{Deletion, StoreError, StoreOp, StoreReply};
 use crate::model::time::ServiceTime;
 use crate::model::version::Version;
 
@@ -253,9 +254,8 @@ impl Store {
                     spelling: spelling.as_deref(),
                     dialect,
                 };
-                let done =
-                    subscriptions::subscribe(connection, uaid, registration, subscriptions_max)?;
-                StoreReply::Subscribed(done)
+                let (new, max) = (registration, subscriptions_max);
+                StoreReply::Subscribed(subscriptions::subscribe(connection, uaid, new, max)?)
             }
             StoreOp::Find {
                 uaid,
@@ -452,63 +452,6 @@ enum Doing {
 enum Committed {
     All(Vec<StoreReply>),
     WhatTakesNoRoom(Vec<StoreReply>),
-}
-
-/// Whether an operation needs room that it does not give back. The small changes that others make
-/// have theirs in the reserve.
-pub(super) const fn takes_room(op: &StoreOp) -> bool {
-    match op {
-        StoreOp::Subscribe { .. }
-        | StoreOp::Enqueue { .. }
-        | StoreOp::Sleep { .. }
-        | StoreOp::Upstream(UpstreamOp::Borrow { .. }) => true,
-        StoreOp::Upstream(
-            UpstreamOp::Load
-            | UpstreamOp::Returned { .. }
-            | UpstreamOp::Lost { .. }
-            | UpstreamOp::Settled { .. },
-        )
-        | StoreOp::Load { .. }
-        | StoreOp::Find { .. }
-        | StoreOp::Fetch { .. }
-        | StoreOp::Sleepers
-        | StoreOp::Unsubscribe { .. }
-        | StoreOp::Forget { .. }
-        | StoreOp::Disown { .. }
-        | StoreOp::Delete(_)
-        | StoreOp::Expire { .. }
-        | StoreOp::SaveTime { .. }
-        | StoreOp::SaveVersions { .. }
-        | StoreOp::Woken { .. } => false,
-    }
-}
-
-/// Whether an operation may change what is kept.
-pub(super) const fn is_write(op: &StoreOp) -> bool {
-    match op {
-        StoreOp::Load { .. }
-        | StoreOp::Find { .. }
-        | StoreOp::Fetch { .. }
-        | StoreOp::Sleepers
-        | StoreOp::Upstream(UpstreamOp::Load) => false,
-        StoreOp::Subscribe { .. }
-        | StoreOp::Unsubscribe { .. }
-        | StoreOp::Forget { .. }
-        | StoreOp::Disown { .. }
-        | StoreOp::Enqueue { .. }
-        | StoreOp::Delete(_)
-        | StoreOp::Expire { .. }
-        | StoreOp::SaveTime { .. }
-        | StoreOp::SaveVersions { .. }
-        | StoreOp::Sleep { .. }
-        | StoreOp::Woken { .. }
-        | StoreOp::Upstream(
-            UpstreamOp::Borrow { .. }
-            | UpstreamOp::Returned { .. }
-            | UpstreamOp::Lost { .. }
-            | UpstreamOp::Settled { .. },
-        ) => true,
-    }
 }
 
 #[cfg(test)]
