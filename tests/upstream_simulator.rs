@@ -11,8 +11,7 @@
 
 #[path = "upstream_simulator/checker.rs"]
 mod checker;
-#[allow(dead_code, reason = "the other simulator's user agents say more")]
-#[path = "simulator/frames.rs"]
+#[path = "upstream_simulator/frames.rs"]
 mod frames;
 #[path = "upstream_simulator/gateway.rs"]
 mod gateway;

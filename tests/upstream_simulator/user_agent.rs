@@ -252,7 +252,7 @@ impl World {
                     text: &text,
                 });
             }
-            Some(Up::Binary | Up::Fin) | None => return false,
+            None => return false,
         }
         true
     }
@@ -265,7 +265,7 @@ impl World {
         match socket.down.pop_front() {
             Some(Down::Frame(frame)) => self.reads(agent, frame),
             Some(Down::Ping) => socket.up.push_back(Up::Pong),
-            Some(Down::Close) | None => return false,
+            None => return false,
         }
         true
     }
