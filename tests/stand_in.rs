@@ -171,6 +171,20 @@ fn ping_is_answered_and_a_second_one_too_soon_is_the_end() {
 }
 
 #[test]
+fn pong_means_that_all_before_it_has_been_read() {
+    let main = MainService::start();
+    let (mut agent, endpoint) = newcomer(&main);
+    post_all(&main, &endpoint, 0..1);
+    let sent = agent.receive();
+    main.service().faults.slow = QUIET;
+    agent.ack(&sent);
+    agent.send_frame(Message::Ping("x".into()));
+    assert_eq!(agent.receive_frame(), Message::Pong("x".into()));
+    main.cut();
+    assert_eq!(main.service().stored_len(), 0);
+}
+
+#[test]
 fn register_and_unregister_are_answered_as_by_the_real_one() {
     let main = MainService::start();
     let (mut agent, first) = newcomer(&main);

@@ -7,6 +7,8 @@
     reason = "anything else fails the test"
 )]
 
+#[path = "support/certificates.rs"]
+mod certificates;
 mod support;
 
 use std::fs;
@@ -14,9 +16,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use certificates::Certificates;
 use edgepush::io::connect::Connector;
 use futures_rustls::rustls::client::Resumption;
 use futures_rustls::rustls::crypto::ring::{cipher_suite, default_provider, kx_group};
@@ -27,7 +29,7 @@ use futures_rustls::rustls::{
     ALL_VERSIONS, ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
     SupportedCipherSuite, SupportedProtocolVersion,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::KeyPair;
 use serde_json::{Value, json};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use support::{Gateway, Http, PATIENCE, UserAgent, channel, path_of, post, wait_until};
@@ -36,81 +38,17 @@ use tungstenite::{Message, WebSocket};
 /// Made for this test and used nowhere else; ring cannot make one.
 const RSA_KEY: &str = include_str!("fixtures/rsa-key.pem");
 
-/// A folder with a certificate authority, and a certificate of it for this machine.
-struct Certificates {
-    directory: PathBuf,
-    authority: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Certificates {
-    fn new() -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("tls-{}-{count}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        fs::write(directory.join("ca.pem"), authority.pem()).unwrap();
-        let all = Self {
-            directory,
-            authority,
-        };
-        all.issue();
-        all
-    }
-
-    /// A new certificate, in place of the one before.
-    fn issue(&self) {
-        self.issue_for(&KeyPair::generate().unwrap());
-    }
-
-    fn issue_for(&self, key: &KeyPair) {
-        self.issue_with(key, vec!["localhost".to_owned(), "127.0.0.1".to_owned()]);
-    }
-
-    fn issue_with(&self, key: &KeyPair, names: Vec<String>) {
-        let params = CertificateParams::new(names).unwrap();
-        let certificate = params.signed_by(key, &self.authority).unwrap();
-        self.write("certificate.pem", &certificate.pem());
-        self.write("key.pem", &key.serialize_pem());
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn config(&self) -> String {
-        format!(
-            "[tls]\ncertificate = {:?}\nkey = {:?}\n",
-            self.path("certificate.pem"),
-            self.path("key.pem")
-        )
-    }
-
-    /// A client that trusts the authority.
-    fn client(&self) -> Client {
-        Client::new(self, ALL_VERSIONS, &[])
-    }
-}
-
-impl Drop for Certificates {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
 type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
 /// Another program's TLS.
 struct Client(ClientConfig);
 
 impl Client {
+    /// One that trusts the authority.
+    fn of(certificates: &Certificates) -> Self {
+        Self::new(certificates, ALL_VERSIONS, &[])
+    }
+
     /// Of these versions and cipher suites; without any, all suites.
     fn new(
         certificates: &Certificates,
@@ -272,7 +210,7 @@ fn plain_peers_are_served_on_the_same_port() {
 
     // An application server that was given the other's endpoint reaches it too.
     let head = format!("POST {} HTTP/1.1\r\nTTL: 60\r\n", path_of(&endpoint));
-    let answer = certificates.client().ask(gateway.push, &head, b"");
+    let answer = Client::of(&certificates).ask(gateway.push, &head, b"");
     assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
     assert_eq!(plain.receive()["messageType"], "notification");
 }
@@ -292,7 +230,7 @@ fn plain_peers_are_told_to_use_tls_where_nothing_else_is_taken() {
         );
         assert!(http.is_closed());
     }
-    push_reaches_user_agent(&gateway, &certificates.client());
+    push_reaches_user_agent(&gateway, &Client::of(&certificates));
 }
 
 #[test]
@@ -308,7 +246,7 @@ fn console_shows_the_address_with_tls_in_it() {
 fn only_http_1_1_is_spoken_inside() {
     let certificates = Certificates::new();
     let gateway = Gateway::with_config(&certificates.config());
-    let mut client = certificates.client();
+    let mut client = Client::of(&certificates);
     client.0.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let connection = client.connect(gateway.push).conn;
     assert_eq!(connection.alpn_protocol(), Some(&b"http/1.1"[..]));
@@ -344,7 +282,7 @@ fn session_is_taken_up_again_without_a_signature() {
 fn stored_messages_of_any_size_come_in_order() {
     let certificates = Certificates::new();
     let gateway = Gateway::with_config(&certificates.config());
-    let client = certificates.client();
+    let client = Client::of(&certificates);
     let mut agent = client.user_agent(gateway.push);
     let uaid = agent.hello("");
     let endpoint = path_of(&agent.register(1));
@@ -371,7 +309,7 @@ fn stored_messages_of_any_size_come_in_order() {
 fn stopping_says_goodbye_and_ends_tls_in_order() {
     let certificates = Certificates::new();
     let mut gateway = Gateway::with_config(&certificates.config());
-    let client = certificates.client();
+    let client = Client::of(&certificates);
     // Accepted before the others, which are served by then.
     let silent = TcpStream::connect(gateway.push).unwrap();
     let mut idle = client.connect(gateway.push);
@@ -413,8 +351,8 @@ fn peer_that_does_not_go_on_is_closed_in_time_and_holds_up_nobody() {
         })
         .collect();
     // Through with the handshake, and silent then.
-    let mut silent = certificates.client().connect(gateway.push);
-    push_reaches_user_agent(&gateway, &certificates.client());
+    let mut silent = Client::of(&certificates).connect(gateway.push);
+    push_reaches_user_agent(&gateway, &Client::of(&certificates));
     UserAgent::hello(&gateway, None);
     for peer in &mut peers {
         assert_eq!(peer.read(&mut [0; 8]).unwrap(), 0);
@@ -542,7 +480,7 @@ fn hangup_takes_a_new_certificate_and_keeps_the_old_one_if_the_new_is_no_good() 
     let certificates = Certificates::new();
     let path = certificates.path("certificate.pem");
     let gateway = Gateway::with_config(&certificates.config());
-    let client = certificates.client();
+    let client = Client::of(&certificates);
     let shown = || {
         client
             .connect(gateway.push)

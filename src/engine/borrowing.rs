@@ -1,6 +1,8 @@
 //! Subscriptions that are borrowed from the main service: who gets one, what comes down for it, and
 //! who must be told that it is lost.
 
+use log::warn;
+
 use super::agent::Post;
 use super::counters::Counters;
 use super::endpoint::{Posted, Target};
@@ -117,11 +119,14 @@ impl Engine {
         if let Some(known) = upstream.endpoint(wanted.uaid, wanted.channel, key, keyring) {
             return Some((wanted, Some(known)));
         }
-        if upstream.is_loaded() {
-            upstream.want(now.monotonic, wanted, keyring, &mut self.desk.out);
-        } else {
-            self.not_borrowed(wanted, NotMade::Unreachable);
+        if upstream.has_come_round(wanted.uaid, wanted.channel, keyring) {
+            warn!(
+                "upstream_loop reason=\"this gateway is, by way of others or not, above itself\""
+            );
+            self.not_borrowed(wanted, NotMade::Cancelled);
+            return None;
         }
+        upstream.want(now.monotonic, wanted, keyring, &mut self.desk.out);
         None
     }
 

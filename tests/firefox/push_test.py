@@ -141,11 +141,12 @@ class SiteHandler(http.server.BaseHTTPRequestHandler):
 class Stage:
     """The gateway, Firefox, the site and the application server that the checks act on."""
 
-    def __init__(self, binary, program, directory):
+    def __init__(self, binary, program, directory, config=""):
         self.site = Site()
         self.broadcasts = pathlib.Path(directory, "broadcasts.json")
         self.broadcasts.write_text(broadcast_list("1"))
-        self.gateway = Gateway(binary, directory, CONFIG.format(broadcasts=json.dumps(str(self.broadcasts))))
+        config = CONFIG.format(broadcasts=json.dumps(str(self.broadcasts))) + config
+        self.gateway = Gateway(binary, directory, config)
         self.firefox = Firefox(program, directory)
         self.vapid = Vapid02()
         self.vapid.generate_keys()

@@ -4,11 +4,14 @@ import pathlib
 import re
 import subprocess
 import threading
+import time
+import urllib.request
 
 from child import Child
 
 READY_SECS = 15
 STOP_SECS = 15
+ANSWER_SECS = 5
 
 
 class Gateway(Child):
@@ -51,6 +54,21 @@ class Gateway(Child):
     def said(self, text):
         """How many lines of its log have this in them."""
         return sum(text in line for line in self.log.read_text(errors="replace").splitlines())
+
+    def metric(self, name):
+        """One value of its metrics."""
+        with urllib.request.urlopen(f"{self.console}/metrics", timeout=ANSWER_SECS) as answer:
+            text = answer.read().decode()
+        values = [line.split()[1] for line in text.splitlines() if line.startswith(f"{name} ")]
+        assert values, f"no {name} in {text}"
+        return int(values[0])
+
+    def wait_for_metric(self, name, least, secs):
+        """Waits until a value of its metrics, which may be a moment old, is at least so high."""
+        end = time.monotonic() + secs
+        while (value := self.metric(name)) < least:
+            assert time.monotonic() < end, f"{name} is {value}, never {least}"
+            time.sleep(0.1)
 
     def lose_database(self):
         """Deletes the database of a stopped gateway and leaves its key."""

@@ -293,13 +293,7 @@ impl Shared {
             }
             drop(service);
             let up = match socket.read(Some(FRAME_BYTES_MAX)) {
-                Ok(Some(frame)) => match heard(frame) {
-                    Heard::Ping(payload) => {
-                        socket.send(Frame::pong(payload))?;
-                        continue;
-                    }
-                    Heard::Up(up) => up,
-                },
+                Ok(Some(frame)) => heard(frame),
                 Ok(None) => return Ok(()),
                 Err(tungstenite::Error::Io(fault)) if is_timeout(&fault) => continue,
                 Err(tungstenite::Error::Io(fault)) => return Err(fault.into()),
@@ -342,44 +336,37 @@ fn linger(mut socket: FrameSocket<impl Read + Write>) -> Result<(), tungstenite:
     Ok(())
 }
 
-enum Heard {
-    Ping(Vec<u8>),
-    Up(Up),
-}
-
 /// A frame of the user agent, whose payload is still masked.
-fn heard(frame: Frame) -> Heard {
+fn heard(frame: Frame) -> Up {
     let header = frame.header().clone();
     let Some(mask) = header.mask else {
-        return Heard::Up(Up::Malformed);
+        return Up::Malformed;
     };
     let payload = frame.into_payload();
-    let payload: Vec<u8> = payload
-        .iter()
-        .zip(mask.iter().cycle())
-        .map(|(byte, mask)| byte ^ mask)
-        .collect();
-    let text = || String::from_utf8_lossy(&payload).into_owned();
-    Heard::Up(match header.opcode {
-        OpCode::Control(Control::Ping) => return Heard::Ping(payload),
-        OpCode::Control(Control::Pong) => Up::Pong(text()),
+    let payload = payload.iter().zip(mask.iter().cycle());
+    let payload: Vec<u8> = payload.map(|(byte, mask)| byte ^ mask).collect();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match header.opcode {
+        OpCode::Control(Control::Ping) => Up::Ping(text(&payload)),
+        OpCode::Control(Control::Pong) => Up::Pong(text(&payload)),
         OpCode::Control(Control::Close) => {
-            Up::Close(payload.split_at_checked(2).map(|(code, reason)| {
-                let code = u16::from_be_bytes([code[0], code[1]]);
-                (code, String::from_utf8_lossy(reason).into_owned())
-            }))
+            let close = payload.split_at_checked(2);
+            Up::Close(
+                close.map(|(code, reason)| (u16::from_be_bytes([code[0], code[1]]), text(reason))),
+            )
         }
-        OpCode::Data(Data::Text) if header.is_final => Up::Text(text()),
-        OpCode::Data(Data::Text | Data::Continue) => Up::Fragment(text()),
+        OpCode::Data(Data::Text) if header.is_final => Up::Text(text(&payload)),
+        OpCode::Data(Data::Text | Data::Continue) => Up::Fragment(text(&payload)),
         OpCode::Data(Data::Binary) => Up::Binary,
         _ => Up::Malformed,
-    })
+    }
 }
 
 fn frame(down: Down) -> Frame {
     match down {
         Down::Text(text) => Frame::message(text, OpCode::Data(Data::Text), true),
         Down::Ping => Frame::ping(Vec::new()),
+        Down::Pong(payload) => Frame::pong(payload.into_bytes()),
         Down::Close(None) => Frame::close(None),
         Down::Close(Some((code, reason))) => {
             let (code, reason) = (code.into(), reason.into());

@@ -177,7 +177,7 @@ pub struct Service {
     /// All that it was ever told.
     pub heard: Vec<Heard>,
     /// The real one opens its tokens under a key; a reset changes that.
-    pub(super) endpoints: BTreeMap<String, Endpoint>,
+    pub endpoints: BTreeMap<String, Endpoint>,
     /// How many names of any kind were given.
     names: u64,
     seed: u64,

@@ -24,6 +24,7 @@ pub enum Up {
     Fragment(String),
     /// A frame above 64 KiB, or what no frame is.
     Malformed,
+    Ping(String),
     Pong(String),
     Close(Option<(u16, String)>),
 }
@@ -31,7 +32,7 @@ pub enum Up {
 impl Up {
     pub fn payload(&self) -> &str {
         match self {
-            Self::Text(text) | Self::Fragment(text) | Self::Pong(text) => text,
+            Self::Text(text) | Self::Fragment(text) | Self::Ping(text) | Self::Pong(text) => text,
             Self::Close(Some((_, reason))) => reason,
             Self::Binary | Self::Malformed | Self::Close(None) => "",
         }
@@ -43,6 +44,8 @@ impl Up {
 pub enum Down {
     Text(String),
     Ping,
+    /// With what the ping said.
+    Pong(String),
     /// The last of all.
     Close(Option<(u16, String)>),
 }
@@ -71,6 +74,8 @@ pub struct Session {
     /// Something was stored meanwhile.
     pub(super) has_more: bool,
     pub(super) read_since_empty: usize,
+    /// Its user is written with its first channel.
+    is_new: bool,
     opened: Duration,
     last_ping: Option<Duration>,
     /// When the next websocket ping goes out.
@@ -93,6 +98,7 @@ impl Session {
             batch: Vec::new(),
             has_more: false,
             read_since_empty: 0,
+            is_new: false,
             opened: now,
             last_ping: None,
             ping_at: now + rules.ping_interval,
@@ -198,6 +204,8 @@ impl Service {
                 return self.end(now, id, Some((1003, "UnsupportedMessage")));
             }
             Up::Malformed => return self.end(now, id, Some((1002, "Protocol"))),
+            // Behind what was said before it has been acted on.
+            Up::Ping(payload) => return self.push(id, Down::Pong(payload)),
             Up::Pong(_) => return self.pong(now, id),
             Up::Close(close) => {
                 let close = close.as_ref();
@@ -274,6 +282,7 @@ impl Service {
         self.online.insert(uaid, id);
         let session = self.sessions.get_mut(&id).expect("it is open");
         session.uaid = Some(uaid);
+        session.is_new = known.is_none();
         let news = self.subscribe(id, broadcasts);
         let uaid = uaid.simple();
         self.say(
@@ -324,9 +333,14 @@ impl Service {
             key_digest: digest,
         };
         self.endpoints.insert(token, endpoint);
-        // Only now is a new user written.
-        let user = self.users.entry(uaid).or_default();
-        user.channels.insert(parsed);
+        // Only now is a new user written; one that was deleted meanwhile never again.
+        let session = self.sessions.get_mut(&id).expect("it is open");
+        if std::mem::take(&mut session.is_new) {
+            self.users.entry(uaid).or_default();
+        }
+        if let Some(user) = self.users.get_mut(&uaid) {
+            user.channels.insert(parsed);
+        }
         self.say(id, answer(200, &url));
     }
 
@@ -400,8 +414,12 @@ impl Service {
     }
 
     fn say(&mut self, id: SessionId, text: String) {
+        self.push(id, Down::Text(text));
+    }
+
+    fn push(&mut self, id: SessionId, down: Down) {
         let session = self.sessions.get_mut(&id).expect("it is open");
-        session.outbox.push_back(Down::Text(text));
+        session.outbox.push_back(down);
     }
 }
 

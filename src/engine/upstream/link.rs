@@ -171,9 +171,9 @@ impl Link {
         }
     }
 
-    /// Connects, unless that is under way.
+    /// Connects, unless that is under way, or it is not known yet under which name.
     pub(super) fn wake(&mut self, turn: &mut Turn<'_>) {
-        if self.phase == Phase::Idle && self.has_work() {
+        if turn.is_loaded && self.phase == Phase::Idle && self.has_work() {
             self.attempt(turn);
         }
     }

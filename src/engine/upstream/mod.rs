@@ -225,11 +225,6 @@ impl Upstream {
         }
     }
 
-    /// Whether it is known what is borrowed.
-    pub(super) const fn is_loaded(&self) -> bool {
-        matches!(self.load, Load::Done)
-    }
-
     /// The endpoint of a subscription that is borrowed already, with this key.
     pub(super) fn endpoint(
         &self,
@@ -240,6 +235,17 @@ impl Upstream {
     ) -> Option<Box<str>> {
         let link = self.links.get(&self.owner_of(uaid))?;
         link.endpoint(self.alias(uaid, channel, keyring), key)
+    }
+
+    /// Whether a subscription that is registered here is one that is being asked for above, for
+    /// another user agent.
+    ///
+    /// Nobody else has given a channel the same name by chance: it has come round, from gateway to
+    /// gateway. Asked for once more, it would go round for ever.
+    pub(super) fn has_come_round(&self, uaid: Uaid, channel: ChannelId, keyring: &Keyring) -> bool {
+        let own = (self.owner_of(uaid), self.alias(uaid, channel, keyring));
+        let mut links = self.links.iter();
+        links.any(|(owner, link)| (*owner, channel) != own && link.is_asking_for(channel))
     }
 
     /// Asks the main service for a subscription.
@@ -407,6 +413,7 @@ impl Upstream {
         let mut turn = Turn {
             now,
             settings: &self.settings,
+            is_loaded: matches!(self.load, Load::Done),
             pacer: &mut self.pacer,
             last_link: &mut self.last_link,
             outcomes: &mut self.outcomes,
@@ -434,6 +441,8 @@ impl Upstream {
 struct Turn<'a> {
     now: Instant,
     settings: &'a model::Upstream,
+    /// Whether it is known what is borrowed, and under which names.
+    is_loaded: bool,
     pacer: &'a mut Pacer,
     last_link: &'a mut u64,
     outcomes: &'a mut VecDeque<Outcome>,

@@ -581,3 +581,27 @@ fn database_that_was_put_back_asks_the_user_agent_whose_channel_it_is() {
         "{outs:?}"
     );
 }
+
+#[test]
+fn register_that_comes_before_it_is_known_what_is_kept_waits_for_that() {
+    let mut table = Table::with_upstream(all());
+    let (id, _) = table.newcomer();
+    assert_eq!(table.say(id, &register_text(1)), []);
+    let outs = table.stored(vec![StoreReply::Upstream(Box::default())]);
+    assert_eq!(outs, [Out::Up(1, UpOrder::Connect)]);
+}
+
+#[test]
+fn subscription_that_has_come_round_is_not_asked_for_once_more() {
+    let mut table = table(all());
+    let (first, _) = table.newcomer();
+    let (round, _) = table.newcomer();
+    let outs = table.say(first, &register_text(1));
+    assert_eq!(outs, [Out::Up(1, UpOrder::Connect)]);
+    let outs = table.say(round, &register_text(1));
+    let [Out::Sent(to, answer)] = outs.as_slice() else {
+        panic!("{outs:?}");
+    };
+    assert_eq!(*to, round);
+    assert!(answer.contains(r#""status":500"#), "{answer}");
+}

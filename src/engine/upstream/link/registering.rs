@@ -54,6 +54,11 @@ impl Link {
         }
     }
 
+    /// Whether the main service has not answered yet to the register of this one.
+    pub(in crate::engine::upstream) fn is_asking_for(&self, alias: ChannelId) -> bool {
+        self.wanted.contains_key(&alias)
+    }
+
     /// Nobody waits for a subscription any more. Whatever is answered to it now is given back.
     pub(in crate::engine::upstream) fn cancel(&mut self, alias: ChannelId, turn: &mut Turn<'_>) {
         if let Some((wanted, _)) = self.wanted.remove(&alias) {
