@@ -81,7 +81,8 @@ pub struct Engine {
     access: Access,
     admission: Admission,
     /// Open websockets.
-    sessions: BTreeMap<SessionId, Session>,
+    /// In boxes: half of the places in such a map are empty where keys only grow.
+    sessions: BTreeMap<SessionId, Box<Session>>,
     /// Which of them is a user agent's newest.
     newest: HashMap<Uaid, SessionId>,
     deadlines: Deadlines<SessionId>,
@@ -220,7 +221,7 @@ impl Engine {
     #[must_use]
     pub fn snapshot(&self, now: Now) -> Snapshot {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let agents = || self.sessions.values().filter_map(Session::agent);
+        let agents = || self.sessions.values().filter_map(|session| session.agent());
         let running = now.monotonic.saturating_duration_since(self.desk.started);
         Snapshot {
             counters: self.desk.out.counters.clone(),

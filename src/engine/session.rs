@@ -175,7 +175,7 @@ impl Engine {
         let at = now.monotonic.checked_add(timeout);
         self.deadlines.set(id, &mut session.alarm, at);
         self.admission.websocket_opened(self.access.source(peer));
-        self.sessions.insert(id, session);
+        self.sessions.insert(id, Box::new(session));
     }
 
     pub(super) fn session_text(&mut self, now: Now, id: SessionId, text: &str) {
@@ -396,7 +396,7 @@ impl Engine {
         self.admission.websocket_closed(source);
         self.deadlines.set(id, &mut session.alarm, None);
         self.broadcasts.forget(id);
-        Some(session)
+        Some(*session)
     }
 
     /// The user agent of a websocket, if its hello was answered, and the desk that it works at.

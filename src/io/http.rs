@@ -119,8 +119,8 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, plac
         Some(opened) => {
             // Rarely anything: the first frame of a user agent that did not wait for the 101.
             let early = parts.read_buf.to_vec();
-            let task = websocket::run(Rc::clone(&gateway), stream, early, opened, place);
-            gateway.spawn(task);
+            let socket = websocket::over(stream, early).await;
+            gateway.spawn(websocket::run(Rc::clone(&gateway), socket, opened, place));
         }
         // An error is the peer's: a timeout, a broken request, a reset. hyper has answered it.
         None if served.is_err() || unread.get() => {

@@ -13,6 +13,9 @@ use smol::net::TcpStream;
 use super::turns::{self, Turn};
 use crate::protocol::http::Scheme;
 
+/// How much is thrown away at a time, in bytes.
+const DISCARD_BYTES: usize = 1024;
+
 /// A connection.
 #[derive(Debug)]
 pub enum Stream {
@@ -56,7 +59,8 @@ impl Stream {
                 TlsStream::Client(client) => client.get_mut().0,
             },
         };
-        let mut buffer = [0; 1024];
+        // Not in the future, of which every open websocket keeps one for as long as it lasts.
+        let mut buffer = vec![0; DISCARD_BYTES];
         let turn = Turn::default();
         while let Ok(1..) = socket.read(&mut buffer).await {
             turn.spend().await;

@@ -25,7 +25,7 @@ use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 /// Read buffer of one websocket, in bytes; tungstenite allocates it at once and keeps it.
 ///
 /// Acks and pings are 20 to 200 bytes; a longer message grows it for as long as it takes.
-const READ_BUFFER_BYTES: usize = 512;
+const READ_BUFFER_BYTES: usize = 256;
 /// Frames gather up to this many bytes before they are written, so that a page of stored messages
 /// takes few system calls.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
@@ -35,16 +35,11 @@ const WRITE_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// How long the peer has for its side of the closing handshake.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Socket = WebSocketStream<Stream>;
+/// A websocket of a user agent.
+pub(super) type Socket = WebSocketStream<Stream>;
 
-/// Serves one websocket until it ends.
-pub(super) async fn run(
-    gateway: Rc<Gateway>,
-    stream: Stream,
-    early: Vec<u8>,
-    opened: Opened,
-    _place: Place,
-) {
+/// Makes a websocket of a connection; `early` is what has come on it already.
+pub(super) async fn over(stream: Stream, early: Vec<u8>) -> Socket {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
@@ -52,13 +47,27 @@ pub(super) async fn run(
         .max_message_size(Some(WEBSOCKET_MESSAGE_BYTES_MAX))
         .max_frame_size(Some(WEBSOCKET_MESSAGE_BYTES_MAX))
         .accept_unmasked_frames(false);
-    let mut socket =
-        WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
+    WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await
+}
+
+/// Serves one websocket until it ends.
+///
+/// No `async fn`, whose arguments are kept twice: once as they came and once as they are used. Ten
+/// thousand quiet user agents keep ten thousand of these.
+pub(super) fn run(
+    gateway: Rc<Gateway>,
+    mut socket: Socket,
+    opened: Opened,
+    place: Place,
+) -> impl Future<Output = ()> {
     let (session, orders) = gateway.open_socket(opened);
-    let end = exchange(&gateway, &mut socket, session, &orders).await;
-    // Before the closing handshake: what the engine holds for this user agent must not wait for it.
-    gateway.close_socket(session);
-    finish(&mut socket, end).await;
+    async move {
+        let _place = &place;
+        let end = exchange(&gateway, &mut socket, session, &orders).await;
+        // Before the closing handshake: what the engine holds for this user agent must not wait for it.
+        gateway.close_socket(session);
+        Box::pin(finish(&mut socket, end)).await;
+    }
 }
 
 /// How the exchange of messages came to its end.
@@ -219,4 +228,20 @@ async fn finish(socket: &mut Socket, end: End) {
         Timer::after(CLOSE_TIMEOUT).await;
     };
     or(closing, late).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size of what a function gives, without calling it.
+    const fn output_bytes<A, B, C, D, R>(_: &impl FnOnce(A, B, C, D) -> R) -> usize {
+        size_of::<R>()
+    }
+
+    #[test]
+    fn quiet_websocket_keeps_little_beside_its_socket() {
+        let all = output_bytes(&run);
+        assert!(all <= 1200, "{all}, of which the socket {}", size_of::<Socket>());
+    }
 }
