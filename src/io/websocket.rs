@@ -242,6 +242,10 @@ mod tests {
     #[test]
     fn quiet_websocket_keeps_little_beside_its_socket() {
         let all = output_bytes(&run);
-        assert!(all <= 1200, "{all}, of which the socket {}", size_of::<Socket>());
+        assert!(
+            all <= 1200,
+            "{all}, of which the socket {}",
+            size_of::<Socket>()
+        );
     }
 }
