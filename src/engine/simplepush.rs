@@ -181,11 +181,11 @@ impl Engine {
             return;
         }
         let idle = self.desk.limits.udp_idle;
-        let is_silent = |session: &&Box<Session>| {
+        let is_silent = |session: &&Session| {
             let silent = now.monotonic.saturating_duration_since(session.last_heard);
             session.is_quiet() && silent >= idle
         };
-        let session = self.sessions.get(&id).filter(is_silent);
+        let session = self.sessions.get(&id).map(AsRef::as_ref).filter(is_silent);
         if let Some(wakeup) = session.and_then(|session| session.wakeup()).cloned() {
             self.sleep.add(uaid, wakeup);
             self.close(id, CloseReason::WillBeWoken);

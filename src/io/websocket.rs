@@ -239,6 +239,8 @@ mod tests {
         size_of::<R>()
     }
 
+    /// On x86-64, where this was written, it was 1,112 bytes, of which 400 are the socket: each byte more is
+    /// 10 KB with ten thousand quiet user agents. The room above is for what another compiler does.
     #[test]
     fn quiet_websocket_keeps_little_beside_its_socket() {
         let all = output_bytes(&run);
