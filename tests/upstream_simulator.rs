@@ -37,7 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tally::{KINDS, Tally};
 use world::World;
 
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 60;
 const THREADS: usize = 2;
 
 #[test]

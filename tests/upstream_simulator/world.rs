@@ -418,7 +418,10 @@ impl World {
             Output::Up { link, order } => self.order(link, order),
             Output::Store(op) => self.gateway().queue.push_back(op),
             Output::Stopped => self.gateway().stopped = true,
-            other => unreachable!("nobody asked for {other:?}"),
+            other
+            @ (Output::Respond { .. } | Output::Datagram { .. } | Output::AskProxy { .. }) => {
+                unreachable!("nobody asked for {other:?}")
+            }
         }
     }
 
