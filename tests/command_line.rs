@@ -67,6 +67,41 @@ fn boards_are_listed_and_one_is_explained() {
     );
 }
 
+/// The long options that a help describes, each at the beginning of a line.
+fn options(help: &str) -> impl Iterator<Item = &str> {
+    let lines = help.lines().filter(|line| line.starts_with("  -"));
+    lines.flat_map(|line| {
+        line.split_whitespace()
+            .filter(|word| word.starts_with("--"))
+    })
+}
+
+#[test]
+fn manual_page_has_every_command_and_every_option() {
+    let page = include_str!("../docs/edgepush.1").replace("\\-", "-");
+    let (_, help, _) = spoken(&["--help"]);
+    let commands: Vec<&str> = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("       edgepush "))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(commands.len() >= 8, "{commands:?}");
+    let mut found = 0;
+    for command in commands.iter().copied().map(Some).chain([None]) {
+        let name = command.unwrap_or("serve");
+        assert!(page.contains(&format!("\n.B {name}\n")), "{name}");
+        let (_, help, _) = spoken(&[command.as_slice(), &["--help"]].concat());
+        for option in options(&help) {
+            let is_there = [" ", "\n", "\""]
+                .iter()
+                .any(|end| page.contains(&format!("{option}{end}")));
+            assert!(is_there, "{name} {option}");
+            found += 1;
+        }
+    }
+    assert!(found > 35, "{found}");
+}
+
 #[test]
 fn unknown_argument_is_named_and_help_is_pointed_to() {
     assert_eq!(

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Folder, Http, PATIENCE, said, wait_until};
+use support::{Folder, Http, PATIENCE, UserAgent, channel, said, wait_until};
 
 /// A page of the database.
 const PAGE: u64 = 4096;
@@ -33,13 +33,18 @@ struct Service {
 
 impl Service {
     fn new(folder: Folder, passed: Option<&TcpListener>, environment: &[(&str, &str)]) -> Self {
+        let mut command = command(&folder, passed);
+        command.envs(environment.iter().copied());
+        Self::start(command, folder)
+    }
+
+    fn start(mut command: Command, folder: Folder) -> Self {
         let socket = folder.path("notify");
         let _ = fs::remove_file(&socket);
         let heard = UnixDatagram::bind(&socket).unwrap();
         heard.set_read_timeout(Some(PATIENCE)).unwrap();
-        let child = command(&folder, passed)
+        let child = command
             .env("NOTIFY_SOCKET", &socket)
-            .envs(environment.iter().copied())
             .stderr(File::create(folder.path("log")).unwrap())
             .spawn()
             .unwrap();
@@ -122,6 +127,40 @@ fn command(folder: &Folder, passed: Option<&TcpListener>) -> Command {
         command.arg("--config").arg(folder.path("edgepush.toml"));
     }
     command
+}
+
+/// The program behind mounts of its own, which a shell makes in `$FOLDER`; `None` where the system lets
+/// nobody do that.
+fn behind_mounts(folder: &Folder, mounts: &str) -> Option<Command> {
+    fs::create_dir_all(folder.path("data")).unwrap();
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--map-root-user", "--mount", "sh", "-c"]);
+    unshare.env("FOLDER", &folder.0);
+    let mut trial = Command::new("unshare");
+    trial
+        .args(["--map-root-user", "--mount", "sh", "-c", mounts])
+        .env("FOLDER", &folder.0);
+    if !trial.status().is_ok_and(|status| status.success()) {
+        println!("skipped: no mounts of one's own here");
+        return None;
+    }
+    let script = format!("{mounts} && exec \"$0\" \"$@\"");
+    let of_program = command(folder, None);
+    // Without the `-c` and the script of the other shell.
+    unshare.arg(script).args(of_program.get_args().skip(2));
+    unshare.stdout(Stdio::null());
+    Some(unshare)
+}
+
+/// A subscription whose user agent is away, with a message that waits.
+fn message_waits(address: SocketAddr) -> String {
+    let mut agent = UserAgent::try_connect_to(address).unwrap().greet(None);
+    let path = agent.register(&channel(1));
+    let uaid = agent.uaid.clone();
+    drop(agent);
+    let mut http = Http::connect(address);
+    assert_eq!(http.send("POST", &path, &[("TTL", "600")], b"").status, 201);
+    uaid
 }
 
 fn is_served(address: SocketAddr) -> bool {
@@ -218,6 +257,45 @@ fn passed_socket_and_watchdog_outlast_a_damaged_database() {
     // Waits in the port until somebody accepts again.
     assert!(is_served(address));
     assert_eq!(service.next_state(), ready);
+}
+
+#[test]
+fn read_only_root_needs_nothing_but_the_data_directory() {
+    let folder = Folder::new();
+    let mounts = "mount --bind \"$FOLDER/data\" \"$FOLDER/data\" && mount -o remount,bind,ro /";
+    let Some(command) = behind_mounts(&folder, mounts) else {
+        return;
+    };
+    let service = Service::start(command, folder);
+    let uaid = message_waits(pushed(&service.next()));
+    let folder = service.stop();
+
+    let service = Service::new(folder, None, &[]);
+    let address = pushed(&service.next());
+    let mut agent = UserAgent::try_connect_to(address)
+        .unwrap()
+        .greet(Some(&uaid));
+    assert_eq!(agent.receive()["messageType"], "notification");
+}
+
+#[test]
+fn overlay_over_the_data_takes_all_and_leaves_what_is_below() {
+    let folder = Service::new(Folder::new(), None, &[]).stop_when_ready();
+    let below = fs::read(folder.path("data/edgepush.db")).unwrap();
+    let mounts = "mount -t tmpfs none /mnt && mkdir /mnt/upper /mnt/work && mount -t overlay none \
+                  -o \"lowerdir=$FOLDER/data,upperdir=/mnt/upper,workdir=/mnt/work\" \"$FOLDER/data\"";
+    let Some(command) = behind_mounts(&folder, mounts) else {
+        return;
+    };
+    let service = Service::start(command, folder);
+    let address = pushed(&service.next());
+    let uaid = message_waits(address);
+    let mut agent = UserAgent::try_connect_to(address)
+        .unwrap()
+        .greet(Some(&uaid));
+    assert_eq!(agent.receive()["messageType"], "notification");
+    let folder = service.stop();
+    assert!(fs::read(folder.path("data/edgepush.db")).unwrap() == below);
 }
 
 #[test]

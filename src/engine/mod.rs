@@ -66,7 +66,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Most messages of one step of the sweep, so that nobody waits long behind it.
 const SWEEP_MESSAGES_MAX: u32 = 500;
 /// How often the service time is written down: what a crash can lose of it, so that messages live
-/// that much longer. 24 small writes a day.
+/// that much longer. 24 small writes a day while messages wait, and none while there are none, which
+/// the storage knows.
 const SAVE_TIME_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Everything that is decided.

@@ -12,9 +12,10 @@ const BOUND_STEP: Duration = Duration::from_secs(300);
 /// Follows the wall clock as long as that goes forward, and the monotonic clock where it does not:
 /// a user agent that has seen a version ignores every lower one for ever.
 ///
-/// While it is in use, what is written down of it is a bound that it stays below, so that it goes
+/// Whenever it is asked, what is written down of it is a bound that it stays below, so that it goes
 /// on above all that it showed, whatever the wall clock says after a crash. Only what it showed
-/// before the first bound, or one behind a jump of the wall clock, was on flash can be shown again.
+/// before a bound behind a pause or a jump of the wall clock was on flash can be shown again. Nobody
+/// asks, nothing is written.
 #[derive(Debug)]
 pub(super) struct VersionClock {
     at: Instant,
@@ -26,7 +27,10 @@ pub(super) struct VersionClock {
     bound: Version,
     /// Written down for certain.
     written: Version,
+    /// Asked since the start.
     in_use: bool,
+    /// Asked since the bound was looked at.
+    asked: bool,
 }
 
 impl VersionClock {
@@ -42,6 +46,7 @@ impl VersionClock {
             bound: saved,
             written: saved,
             in_use: false,
+            asked: false,
         }
     }
 
@@ -61,6 +66,7 @@ impl VersionClock {
     /// go back.
     pub(super) const fn version(&mut self) -> Version {
         self.in_use = true;
+        self.asked = true;
         self.shown
     }
 
@@ -69,9 +75,10 @@ impl VersionClock {
         self.shown
     }
 
-    /// The bound to write down, if it has come to the last one.
+    /// The bound to write down, if it was asked and has come to the last one.
     pub(super) fn next_bound(&mut self) -> Option<Version> {
-        if !self.in_use || self.shown < self.bound || self.bound == Version::MAX {
+        let asked = std::mem::take(&mut self.asked);
+        if !asked || self.shown < self.bound || self.bound == Version::MAX {
             return None;
         }
         let secs = self.shown.as_u64();
@@ -152,9 +159,11 @@ mod tests {
         // Killed, and started with a clock of minutes ago, or of 1970.
         for wall in [1_780_000_100, 5] {
             let mut after = VersionClock::new(now(wall), bound);
-            assert!(after.version() > clock.version());
+            assert!(after.version() > clock.shown());
         }
         clock.tick(now(1_780_000_300));
+        assert_eq!(clock.next_bound(), None, "nobody asked since");
+        clock.version();
         assert_eq!(clock.next_bound().unwrap().as_u64(), 1_780_000_600);
         assert_eq!(
             clock.last().as_u64(),

@@ -147,6 +147,7 @@ struct Model {
     tombstones: BTreeSet<Subscription>,
     messages: BTreeMap<MessageId, (Uaid, Arc<PushMessage>)>,
     saved: ServiceTime,
+    version_clock: Option<Version>,
     /// What came up.
     seen: BTreeSet<&'static str>,
 }
@@ -262,8 +263,15 @@ impl Model {
                 }
                 StoreReply::Expired(expired.len() as u32)
             }
-            StoreOp::SaveTime { service_time, .. } => {
-                self.saved = self.saved.max(service_time);
+            StoreOp::SaveTime {
+                service_time,
+                version_clock,
+            } => {
+                let written = self.version_clock.unwrap_or(Version::from_secs(0));
+                if written != version_clock || !self.messages.is_empty() {
+                    self.version_clock = Some(version_clock);
+                    self.saved = self.saved.max(service_time);
+                }
                 StoreReply::Done
             }
             StoreOp::SaveVersions { uaid, ref versions } => {

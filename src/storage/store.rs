@@ -105,7 +105,7 @@ impl Store {
     /// [`StoreError`] when the disk did not take it. What was committed is safe all the same: the
     /// next start reads it from the write-ahead log.
     pub fn close(self, now: ServiceTime) -> Result<(), StoreError> {
-        self.save_time(now, None)
+        self.save_service_time(now)
             .and_then(|()| {
                 // Its row says whether a reader held it up, which does no harm.
                 empty_log(&self.connection)
@@ -327,7 +327,7 @@ impl Store {
             StoreOp::SaveTime {
                 service_time,
                 version_clock,
-            } => self.save_time(service_time, Some(version_clock))?,
+            } => self.save_time(service_time, version_clock)?,
             StoreOp::SaveVersions { uaid, ref versions } => {
                 for (channel, version) in versions {
                     subscriptions::set_last_version(connection, uaid, *channel, *version)?;
@@ -377,14 +377,26 @@ impl Store {
         ))
     }
 
-    fn save_time(&self, now: ServiceTime, version_clock: Option<Version>) -> rusqlite::Result<()> {
+    /// Writes nothing where nothing is kept that could expire: the next message brings the time along
+    /// (see `service_time` of [`Opened`](crate::model::store::Opened)), and an idle gateway leaves flash
+    /// alone.
+    fn save_time(&self, now: ServiceTime, version_clock: Version) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached(
                 "UPDATE meta
-                 SET service_secs = max(service_secs, ?1), version_clock = ifnull(?2, version_clock)
-                 WHERE service_secs < ?1 OR version_clock <> ?2",
+                 SET service_secs = max(service_secs, ?1), version_clock = ?2
+                 WHERE version_clock <> ?2
+                    OR service_secs < ?1 AND EXISTS (SELECT 1 FROM message)",
             )?
-            .execute((messages::signed(now), version_clock.map(Version::as_i64)))?;
+            .execute((messages::signed(now), version_clock.as_i64()))?;
+        Ok(())
+    }
+
+    fn save_service_time(&self, now: ServiceTime) -> rusqlite::Result<()> {
+        self.connection.execute(
+            "UPDATE meta SET service_secs = ?1 WHERE service_secs < ?1",
+            [messages::signed(now)],
+        )?;
         Ok(())
     }
 
