@@ -104,6 +104,7 @@ fn enqueue(number: u64) -> StoreOp {
             bytes_max: 4 << 20,
             total_bytes_max: 1 << 30,
         },
+        received: None,
     }
 }
 

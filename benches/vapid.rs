@@ -120,12 +120,14 @@ fn engine() -> Engine {
         unifiedpush: UnifiedPush::default(),
         public_url: None,
         access: Access::default(),
+        upstream: None,
         keyring: keyring(),
         opened: Opened {
             database: DatabaseId([1; 8]),
             run: 1,
             service_time: ServiceTime::default(),
             version_clock: Version::from_secs(0),
+            lost_before: false,
         },
         random: [0; 8],
     };

@@ -2,6 +2,7 @@
 //! order.
 
 mod addresses;
+mod upstream;
 
 use std::fmt;
 use std::io;
@@ -237,6 +238,7 @@ fn begin(
     if let Some(source) = broadcast_source(config)? {
         gateway.spawn(source.run(Rc::clone(gateway), config.broadcasts.poll));
     }
+    upstream::begin(gateway, config)?;
     // The engine may have asked for something already.
     gateway.turn(Input::Timeout);
     Ok(())
@@ -390,6 +392,7 @@ fn engine(
         unifiedpush: config.unifiedpush,
         public_url: config.public_url.as_ref().map(BaseUrl::configured),
         access: config.access.clone(),
+        upstream: upstream::choice(config),
         keyring,
         opened,
         random: entropy::random(),
@@ -443,6 +446,8 @@ pub enum ServeError {
     Broadcasts(PeerUrlError),
     /// The socket that the service manager has passed.
     Passed(io::Error),
+    /// The URL of the main service.
+    Upstream(PeerUrlError),
     /// The push port.
     Listen(SocketAddr, io::Error),
     /// The operator's console.
@@ -472,6 +477,7 @@ impl fmt::Display for ServeError {
                 write!(f, "cannot take what the service manager passes: {error}")
             }
             Self::Console(error) => error.fmt(f),
+            Self::Upstream(error) => write!(f, "upstream.url: {error}"),
             Self::Broadcasts(error) => write!(f, "broadcasts.url: {error}"),
             Self::RunsUsedUp => f.write_str("database has been started too often; move it away"),
             Self::StorageDied => f.write_str("storage thread died; see the log above"),

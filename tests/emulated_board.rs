@@ -251,7 +251,8 @@ fn configure(board: &mut Board, config: &str) {
 #[test]
 fn clock_of_1970_and_one_after_2038_serve_as_any_other() {
     let mut board = Board::installed();
-    for base in ["1970-01-01T00:00:10", "2040-01-01T00:00:00"] {
+    // Linux takes no time that is earlier than its own start.
+    for base in ["1970-01-01T12:00:00", "2040-01-01T00:00:00"] {
         board.options = vec!["-rtc".to_owned(), format!("base={base}")];
         board.turn_on();
         board.wait_for_hello();

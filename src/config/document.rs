@@ -16,6 +16,7 @@ use super::keys::{self, KEYS, Key, Kind, TABLES};
 use super::values;
 use crate::model::access::Network;
 use crate::model::join_token::{JOIN_TOKENS_MAX, JoinToken};
+use crate::model::upstream::{Endpoints, Rule};
 
 /// Reads `text` into `draft`, faults included.
 pub(super) fn read(text: &str, draft: &mut Draft) {
@@ -111,6 +112,7 @@ impl Reader<'_> {
                 Some(list) => self.read_networks(key, line, list, may_be_empty, set),
                 None => self.wrong_type(key, line, "must be a list such as [\"private\"]"),
             },
+            Kind::Endpoints(set) => self.read_endpoints(key, line, value.get_ref(), set),
             Kind::JoinTokens(set) => match value.get_ref().as_array() {
                 Some(list) => self.read_join_tokens(key, line, list, set),
                 None => self.wrong_type(key, line, "must be a list of texts in quotes"),
@@ -207,6 +209,28 @@ impl Reader<'_> {
         }
     }
 
+    fn read_endpoints(
+        &mut self,
+        key: &'static Key,
+        line: usize,
+        value: &DeValue<'_>,
+        set: fn(&mut Config, Endpoints),
+    ) {
+        let endpoints = if let Some(text) = value.as_str() {
+            values::endpoints(text)
+        } else if let Some(list) = value.as_array() {
+            let rules = list.iter().map(|entry| read_rule(entry.get_ref()));
+            let rules: Result<Vec<Rule>, String> = rules.collect();
+            rules
+                .map(Endpoints::Rules)
+                .map_err(|what| format!("rule {what}"))
+        } else {
+            return self.wrong_type(key, line, values::ENDPOINTS_SHAPE);
+        };
+        let result = endpoints.map(|endpoints| set(&mut self.draft.config, endpoints));
+        self.note(key, line, result);
+    }
+
     fn read_join_tokens(
         &mut self,
         key: &'static Key,
@@ -228,10 +252,10 @@ impl Reader<'_> {
     fn note(&mut self, key: &'static Key, line: usize, result: Result<(), String>) {
         let place = Place::Line(line);
         match result {
-            Ok(()) => self.draft.set(key.name, place),
+            Ok(()) => self.draft.set((key.table, key.name), place),
             Err(what) if self.is_sound(line) => {
                 self.draft
-                    .refuse(key.name, place, format!("{} {what}", key.name));
+                    .refuse((key.table, key.name), place, format!("{} {what}", key.name));
             }
             // The syntax fault of this line, or of the header above, is reported instead.
             Err(_) => {}
@@ -252,6 +276,15 @@ impl Reader<'_> {
             self.draft.fault(Place::Line(line), what);
         }
     }
+}
+
+/// A table such as `{ user_agent = "1f2e3d4c" }`.
+fn read_rule(rule: &DeValue<'_>) -> Result<Rule, String> {
+    const SHAPE: &str = "must be a table of one key, such as { user_agent = \"1f2e3d4c\" }";
+    let table = rule.as_table().filter(|table| table.len() == 1);
+    let (name, value) = table.and_then(|table| table.iter().next()).ok_or(SHAPE)?;
+    let value = value.get_ref().as_str().ok_or(SHAPE)?;
+    values::endpoint_rule(name.get_ref(), value)
 }
 
 /// What to say about a key that there is not, with the key that was probably meant.
@@ -313,13 +346,13 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named_with_their_lines() {
-        let text = "colour = \"red\"\n[broadcasts]\npoll = 3\n[upstream]\n\
+        let text = "colour = \"red\"\n[broadcasts]\npoll = 3\n[downstream]\n\
                     [access]\njoin_codes = []\n[limits]\nspeed = 1\n";
         assert_eq!(
             faults(text),
             "f:1: unknown key \"colour\"\n\
              f:3: unknown key \"poll\" in [broadcasts]\n\
-             f:4: unknown key \"upstream\"\n\
+             f:4: unknown key \"downstream\"\n\
              f:6: unknown key \"join_codes\" in [access]\n\
              f:8: unknown key \"speed\" in [limits]"
         );

@@ -9,15 +9,19 @@ use super::faults::{Fault, Faults, Place};
 use super::keys::{self, Kind};
 use super::values::{self, SetText};
 use super::{Config, Flags};
+use crate::model::upstream::Endpoints;
+
+/// The table of a key, and its name within that.
+type KeyName = (&'static str, &'static str);
 
 pub(super) struct Draft {
     pub config: Config,
     /// Whether all of the file was understood: what was not may have set anything.
     pub is_whole: bool,
     /// Where each key was set last.
-    places: BTreeMap<&'static str, Place>,
+    places: BTreeMap<KeyName, Place>,
     /// Keys that were set to something wrong anywhere.
-    faulty: BTreeSet<&'static str>,
+    faulty: BTreeSet<KeyName>,
     faults: Vec<Fault>,
 }
 
@@ -34,12 +38,12 @@ impl Draft {
     }
 
     /// Notes that `key` was set at `place`.
-    pub(super) fn set(&mut self, key: &'static str, place: Place) {
+    pub(super) fn set(&mut self, key: KeyName, place: Place) {
         self.places.insert(key, place);
     }
 
     /// Notes that `key` was to be set at `place` and was not: `what` is wrong.
-    pub(super) fn refuse(&mut self, key: &'static str, place: Place, what: String) {
+    pub(super) fn refuse(&mut self, key: KeyName, place: Place, what: String) {
         self.faulty.insert(key);
         self.fault(place, what);
     }
@@ -74,8 +78,8 @@ impl Draft {
             let place = Place::Flag(flag);
             match text.as_ref().map(|text| set(&mut self.config, text)) {
                 None => {}
-                Some(Ok(())) => self.set(key, place),
-                Some(Err(what)) => self.refuse(key, place, what),
+                Some(Ok(())) => self.set(("", key), place),
+                Some(Err(what)) => self.refuse(("", key), place, what),
             }
         }
     }
@@ -87,19 +91,20 @@ impl Draft {
             self.config.board = machine.board();
         }
         for (table, name, number) in self.config.board.board.values() {
-            if self.places.contains_key(name) {
+            let key = keys::find(table, name);
+            let Some(key) = key.filter(|key| !self.places.contains_key(&(key.table, key.name)))
+            else {
                 continue;
-            }
-            match keys::find(table, name).map(|key| &key.kind) {
-                Some(Kind::Number { set, .. }) => set(&mut self.config.limits, number),
-                Some(Kind::Whole { set, .. } | Kind::OneOf { set, .. }) => {
-                    set(&mut self.config, number);
-                }
+            };
+            match key.kind {
+                Kind::Number { set, .. } => set(&mut self.config.limits, number),
+                Kind::Whole { set, .. } | Kind::OneOf { set, .. } => set(&mut self.config, number),
                 // The tests compare what is read here with what the parser makes of it.
-                Some(
-                    Kind::Text(_) | Kind::Switch(_) | Kind::Networks { .. } | Kind::JoinTokens(_),
-                )
-                | None => {}
+                Kind::Text(_)
+                | Kind::Switch(_)
+                | Kind::Networks { .. }
+                | Kind::Endpoints(_)
+                | Kind::JoinTokens(_) => {}
             }
         }
     }
@@ -114,6 +119,7 @@ impl Draft {
         let (each, all) = (limits.bytes_per_user_agent_max, limits.stored_bytes_max);
         if pong >= ping {
             self.refuse_pair(
+                "limits",
                 ["pong_timeout_secs", "ping_interval_secs"],
                 format!(
                     "pong_timeout_secs is {pong}; it must be less than ping_interval_secs, \
@@ -123,6 +129,7 @@ impl Draft {
         }
         if each > all {
             self.refuse_pair(
+                "limits",
                 ["bytes_per_user_agent_max", "stored_bytes_max"],
                 format!(
                     "bytes_per_user_agent_max is {each}; it must be at most stored_bytes_max, \
@@ -134,6 +141,7 @@ impl Draft {
         let console = self.config.console;
         if console.is_some_and(|console| overlap(listen, console)) {
             self.refuse_pair(
+                "",
                 ["console", "listen"],
                 "console and listen take the same port; change one of them".to_owned(),
             );
@@ -141,25 +149,51 @@ impl Draft {
         let broadcasts = &self.config.broadcasts;
         if broadcasts.url.is_some() && broadcasts.file.is_some() {
             self.refuse_pair(
+                "broadcasts",
                 ["file", "url"],
                 "url and file are both set; broadcasts come from one of them".to_owned(),
             );
         }
         self.check_tls();
+        self.check_upstream();
+    }
+
+    fn check_upstream(&mut self) {
+        let upstream = &self.config.upstream;
+        let url = upstream.url.as_ref().map(|url| url.as_str());
+        let is_plain = url.is_some_and(|url| url.starts_with("http:"));
+        if url.is_none() && upstream.choice.endpoints != Endpoints::None {
+            self.refuse_pair(
+                "upstream",
+                ["endpoints", "url"],
+                "endpoints is set and url is not; set both or neither".to_owned(),
+            );
+        }
+        if is_plain && !self.config.upstream.plain {
+            self.refuse_pair(
+                "upstream",
+                ["url", "plain"],
+                "url has no TLS; use wss://, or set plain to true and read what that means"
+                    .to_owned(),
+            );
+        }
     }
 
     fn check_tls(&mut self) {
         let tls = &self.config.tls;
         match (&tls.certificate, &tls.key) {
             (Some(_), None) => self.refuse_pair(
+                "tls",
                 ["certificate", "key"],
                 "certificate is set and key is not; set both or neither".to_owned(),
             ),
             (None, Some(_)) => self.refuse_pair(
+                "tls",
                 ["certificate", "key"],
                 "key is set and certificate is not; set both or neither".to_owned(),
             ),
             (None, None) if tls.only => self.refuse_pair(
+                "tls",
                 ["only", "certificate"],
                 "only is true; it needs certificate and key, or nobody can connect".to_owned(),
             ),
@@ -170,7 +204,8 @@ impl Draft {
     /// Reports what is wrong with two keys together, at the first of them that was set.
     ///
     /// If either may have been meant to be something else, nothing is said.
-    fn refuse_pair(&mut self, keys: [&'static str; 2], what: String) {
+    fn refuse_pair(&mut self, table: &'static str, names: [&'static str; 2], what: String) {
+        let keys = names.map(|name| (table, name));
         if !self.is_whole || keys.iter().any(|key| self.faulty.contains(key)) {
             return;
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::model::access::Network;
 use crate::model::join_token::JoinToken;
 use crate::model::limits::{BODY_BYTES_MAX, Limits, MESSAGE_OVERHEAD_BYTES};
+use crate::model::upstream::Endpoints;
 
 use super::Config;
 use super::values::{self, SetText};
@@ -41,6 +42,8 @@ pub(super) enum Kind {
         may_be_empty: bool,
         set: fn(&mut Config, Vec<Network>),
     },
+    /// Which endpoints are borrowed.
+    Endpoints(fn(&mut Config, Endpoints)),
     /// A list of secrets.
     JoinTokens(fn(&mut Config, Vec<JoinToken>)),
     /// A whole number within bounds, both included.
@@ -52,7 +55,7 @@ pub(super) enum Kind {
 }
 
 /// The tables of the file.
-pub(super) const TABLES: [&str; 8] = [
+pub(super) const TABLES: [&str; 9] = [
     "access",
     "broadcasts",
     "limits",
@@ -60,6 +63,7 @@ pub(super) const TABLES: [&str; 8] = [
     "storage",
     "tls",
     "unifiedpush",
+    "upstream",
     "vapid",
 ];
 
@@ -77,7 +81,7 @@ const _: () = assert!(BYTES_MIN as usize >= 2 * (BODY_BYTES_MAX + MESSAGE_OVERHE
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
 /// Why each bound is where it is: `docs/configuration.md`, which the tests below compare with this.
-pub(super) static KEYS: [Key; 65] = [
+pub(super) static KEYS: [Key; 76] = [
     text("listen", values::set_listen),
     text("console", values::set_console),
     text("data", values::set_data),
@@ -159,6 +163,51 @@ pub(super) static KEYS: [Key; 65] = [
         "unifiedpush",
         "matrix",
         Kind::Switch(|config, on| config.unifiedpush.matrix = on),
+    ),
+    upstream("url", Kind::Text(values::set_upstream_url)),
+    upstream("plain", Kind::Switch(|c, on| c.upstream.plain = on)),
+    upstream("ca", Kind::Text(values::set_upstream_ca)),
+    upstream(
+        "endpoints",
+        Kind::Endpoints(|c, endpoints| c.upstream.choice.endpoints = endpoints),
+    ),
+    upstream("identity", Kind::Text(values::set_upstream_identity)),
+    upstream("unreachable", Kind::Text(values::set_upstream_unreachable)),
+    upstream(
+        "register_timeout_secs",
+        Kind::Whole {
+            min: 1,
+            max: 8,
+            set: |c, n| c.upstream.choice.register_timeout = secs(n),
+        },
+    ),
+    upstream(
+        "ping_after_secs",
+        Kind::Whole {
+            min: 60,
+            max: 1800,
+            set: |c, n| c.upstream.choice.ping_after = secs(n),
+        },
+    ),
+    upstream(
+        "reconnect_secs_max",
+        Kind::Whole {
+            min: 10,
+            max: 3600,
+            set: |c, n| c.upstream.choice.reconnect_max = secs(n),
+        },
+    ),
+    upstream(
+        "connects_per_min_max",
+        Kind::Whole {
+            min: 2,
+            max: 600,
+            set: |c, n| c.upstream.choice.connects_per_min_max = count(n),
+        },
+    ),
+    upstream(
+        "broadcasts",
+        Kind::Switch(|c, on| c.upstream.choice.broadcasts = on),
     ),
     key("vapid", "clock", Kind::Text(values::set_vapid_clock)),
     number("hello_timeout_secs", 1, 300, |l, n| {
@@ -298,6 +347,10 @@ const fn number(name: &'static str, min: u64, max: u64, set: fn(&mut Limits, u64
     key("limits", name, Kind::Number { min, max, set })
 }
 
+const fn upstream(name: &'static str, kind: Kind) -> Key {
+    key("upstream", name, kind)
+}
+
 const fn storage(name: &'static str, min: u64, max: u64, set: fn(&mut Config, u64)) -> Key {
     key("storage", name, Kind::Whole { min, max, set })
 }
@@ -380,7 +433,8 @@ mod tests {
                 let config = Config::default();
                 let unset = match name {
                     "public_url" => config.public_url.is_none(),
-                    "url" => config.broadcasts.url.is_none(),
+                    "url" => config.broadcasts.url.is_none() && config.upstream.url.is_none(),
+                    "ca" => config.upstream.ca.is_none(),
                     "file" => config.broadcasts.file.is_none(),
                     "udp_proxy" => config.simplepush.udp_proxy.is_none(),
                     "certificate" => config.tls.certificate.is_none(),
@@ -423,6 +477,7 @@ mod tests {
             | Kind::OneOf { .. }
             | Kind::Whole { .. }
             | Kind::Networks { .. }
+            | Kind::Endpoints(_)
             | Kind::JoinTokens(_) => None,
         });
         let (mut lowest, mut highest) = ("[limits]\n".to_owned(), "[limits]\n".to_owned());

@@ -24,6 +24,7 @@ use crate::model::public_url::PublicUrl;
 use crate::model::simplepush::SimplePush;
 use crate::model::time::ClockTrust;
 use crate::model::unifiedpush::UnifiedPush;
+use crate::model::upstream;
 
 pub use self::faults::Faults;
 
@@ -63,12 +64,28 @@ pub struct Config {
     pub tls: Tls,
     /// What may be chosen about UnifiedPush.
     pub unifiedpush: UnifiedPush,
+    /// The main service.
+    pub upstream: Upstream,
     /// When VAPID tokens are refused by their expiry.
     pub vapid_clock: ClockTrust,
     /// The numbers that may be tuned.
     pub limits: Limits,
     /// How SQLite is set up.
     pub storage: Storage,
+}
+
+/// The main service, and what is borrowed from it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Upstream {
+    /// Where it is, with `http` for `ws` and `https` for `wss`; `None`: there is none.
+    pub url: Option<PublicUrl>,
+    /// Whether the way there may be without TLS.
+    pub plain: bool,
+    /// The file of the authorities that its certificate may be signed by, in PEM; `None`: those that
+    /// the system trusts.
+    pub ca: Option<PathBuf>,
+    /// All that the engine decides by.
+    pub choice: upstream::Upstream,
 }
 
 /// TLS on the push port: with both files or with none.
@@ -123,6 +140,7 @@ impl Default for Config {
             simplepush: SimplePush::default(),
             tls: Tls::default(),
             unifiedpush: UnifiedPush::default(),
+            upstream: Upstream::default(),
             vapid_clock: ClockTrust::default(),
             limits: Limits::default(),
             storage: Storage::default(),

@@ -7,9 +7,12 @@ use log::LevelFilter;
 
 use crate::model::access::Network;
 use crate::model::durability::Durability;
+use crate::model::ids::Tag;
 use crate::model::join_token::{JOIN_TOKEN_CHARS_MAX, JOIN_TOKEN_CHARS_MIN, JoinToken};
+use crate::model::message::is_base64url;
 use crate::model::public_url::PublicUrl;
 use crate::model::time::ClockTrust;
+use crate::model::upstream::{Endpoints, Identity, Rule, Unreachable};
 
 use super::boards::{self, Chosen, ChosenBy};
 use super::{CONSOLE_DEFAULT, Config, LISTEN_DEFAULT};
@@ -150,6 +153,78 @@ pub(super) fn join_token(text: &str) -> Result<JoinToken, String> {
             "must have {JOIN_TOKEN_CHARS_MIN} to {JOIN_TOKEN_CHARS_MAX} characters of A-Z, a-z, 0-9, - and _"
         )
     })
+}
+
+/// The main service's URL. Its other spellings lead to the same service.
+pub(super) fn set_upstream_url(config: &mut Config, text: &str) -> Result<(), String> {
+    let (scheme, rest) = match text.split_once("://") {
+        Some(("wss", rest)) => ("https", rest),
+        Some(("ws", rest)) => ("http", rest),
+        _ => return Err("must start with wss://, or with ws:// if plain is true".to_owned()),
+    };
+    let url = url(&format!("{scheme}://{rest}"))?;
+    config.upstream.choice.service = url.as_str().into();
+    config.upstream.url = Some(url);
+    Ok(())
+}
+
+pub(super) fn set_upstream_ca(config: &mut Config, text: &str) -> Result<(), String> {
+    const SHAPE: &str = "must name a PEM file, such as \"/etc/edgepush/ca.pem\"";
+    config.upstream.ca = Some(path(text).ok_or(SHAPE)?);
+    Ok(())
+}
+
+pub(super) fn set_upstream_identity(config: &mut Config, text: &str) -> Result<(), String> {
+    config.upstream.choice.identity = match text {
+        "per-user-agent" => Identity::PerUserAgent,
+        "shared" => Identity::Shared,
+        _ => return Err("must be \"per-user-agent\" or \"shared\"".to_owned()),
+    };
+    Ok(())
+}
+
+pub(super) fn set_upstream_unreachable(config: &mut Config, text: &str) -> Result<(), String> {
+    config.upstream.choice.unreachable = match text {
+        "local" => Unreachable::Local,
+        "refuse" => Unreachable::Refuse,
+        _ => return Err("must be \"local\" or \"refuse\"".to_owned()),
+    };
+    Ok(())
+}
+
+/// All endpoints or none, where there is no list of rules.
+pub(super) fn endpoints(text: &str) -> Result<Endpoints, String> {
+    match text {
+        "none" => Ok(Endpoints::None),
+        "all" => Ok(Endpoints::All),
+        _ => Err(ENDPOINTS_SHAPE.to_owned()),
+    }
+}
+
+/// What `upstream.endpoints` takes.
+pub(super) const ENDPOINTS_SHAPE: &str =
+    "must be \"none\", \"all\" or a list of rules such as [{ user_agent = \"1f2e3d4c\" }]";
+
+/// A rule of one key and its value.
+pub(super) fn endpoint_rule(name: &str, value: &str) -> Result<Rule, String> {
+    match name {
+        "vapid" => {
+            let key = value.trim_end_matches('=');
+            // 65 bytes, of which the first says that the point is not compressed.
+            let is_key = key.len() == 87 && key.starts_with('B') && is_base64url(key);
+            let shape = "vapid must be a public key of 87 characters that starts with B";
+            is_key
+                .then(|| Rule::Vapid(key.into()))
+                .ok_or_else(|| shape.to_owned())
+        }
+        "user_agent" => Tag::new(value)
+            .map(Rule::UserAgent)
+            .ok_or_else(|| "user_agent must be the first 8 hex digits of a UAID".to_owned()),
+        "join_token" => join_token(value)
+            .map(Rule::JoinToken)
+            .map_err(|what| format!("join_token {what}")),
+        _ => Err("must have vapid, user_agent or join_token".to_owned()),
+    }
 }
 
 fn url(text: &str) -> Result<PublicUrl, String> {

@@ -213,7 +213,7 @@ impl Agent {
         self.list(now, &message, version, true, Place::Held(held), desk);
         self.send(text, &mut desk.out);
         if desk.durability == Durability::Relaxed {
-            desk.out.accept(request);
+            desk.out.accept_early(request);
         }
         true
     }
@@ -300,7 +300,7 @@ impl Agent {
         match unacked.map(|unacked| unacked.place) {
             Some(Place::Held(held)) => {
                 out.never_write(self.uaid, &held.message);
-                out.accept(held.request);
+                out.accept_acked(held.request, code);
             }
             Some(Place::Nowhere) => {
                 if let Some(channel) = channel {
@@ -310,7 +310,7 @@ impl Agent {
             place @ (Some(Place::Flash(_)) | None) => {
                 // Acked before it was written: it is in good hands, whatever becomes of the write.
                 if let Some(Place::Flash(Some(request))) = place {
-                    out.accept(request);
+                    out.accept_acked(request, code);
                 }
                 let owner = Some(self.uaid);
                 out.delete(now.monotonic, Deletion::Message { id, owner });

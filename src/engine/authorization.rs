@@ -153,6 +153,7 @@ mod tests {
             | Out::Closed(..)
             | Out::Woken(_)
             | Out::AskedToWake(_)
+            | Out::Up(..)
             | Out::Stopped => None,
         });
         status.unwrap()

@@ -15,6 +15,8 @@ const BROADCASTS_PER_SESSION_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Broadcasts {
     all: BTreeMap<Box<str>, Broadcast>,
+    /// Those that are not known are asked for at the main service.
+    asks: bool,
 }
 
 #[derive(Debug, Default)]
@@ -22,9 +24,25 @@ struct Broadcast {
     /// `None`: nobody has said that it exists, but it may come.
     version: Option<Box<str>>,
     listeners: BTreeSet<SessionId>,
+    /// What the listeners have, as long as nobody knows whether that is the version.
+    unsure: Vec<(SessionId, Box<str>)>,
 }
 
 impl Broadcasts {
+    pub(super) fn new(asks: bool) -> Self {
+        Self {
+            asks,
+            ..Self::default()
+        }
+    }
+
+    /// Those that somebody listens to.
+    fn wanted(&self) -> impl Iterator<Item = &str> {
+        let all = self.all.iter();
+        all.filter(|(_, broadcast)| !broadcast.listeners.is_empty())
+            .map(|(id, _)| &**id)
+    }
+
     /// Lets a session listen to what it names, each with the version that it has, and tells it what
     /// differs. What does not exist is told as well, and remembered: the source may be late.
     pub(super) fn subscribe<'a>(
@@ -45,6 +63,7 @@ impl Broadcasts {
             match &broadcast.version {
                 Some(version) if **version == *has => {}
                 Some(version) => answer.differs(id, version),
+                None if self.asks => broadcast.unsure.push((session, has.into())),
                 None => answer.not_found(id),
             }
         }
@@ -55,6 +74,9 @@ impl Broadcasts {
     pub(super) fn forget(&mut self, session: SessionId) {
         self.all.retain(|_, broadcast| {
             broadcast.listeners.remove(&session);
+            broadcast
+                .unsure
+                .retain(|(listener, _)| *listener != session);
             broadcast.version.is_some() || !broadcast.listeners.is_empty()
         });
     }
@@ -74,7 +96,13 @@ impl Broadcasts {
             if broadcast.version.as_deref() == Some(&version) {
                 continue;
             }
-            for session in &broadcast.listeners {
+            let unsure = std::mem::take(&mut broadcast.unsure);
+            let has_it = |session| unsure.contains(&(session, version.as_str().into()));
+            for session in broadcast
+                .listeners
+                .iter()
+                .filter(|session| !has_it(**session))
+            {
                 news.entry(*session).or_default().differs(&id, &version);
             }
             broadcast.version = Some(version.into());
@@ -92,6 +120,15 @@ impl Engine {
         }
     }
 
+    /// Asks the main service for what it was not asked for before.
+    pub(super) fn ask_for_broadcasts(&mut self) {
+        if let Some(upstream) = &mut self.upstream
+            && upstream.settings.broadcasts
+        {
+            upstream.listen(self.broadcasts.wanted(), &mut self.desk.out);
+        }
+    }
+
     /// A user agent listens to more; it is answered only if something differs.
     pub(super) fn broadcast_subscribe<'a>(
         &mut self,
@@ -99,6 +136,7 @@ impl Engine {
         wanted: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) {
         let answer = self.broadcasts.subscribe(session, wanted);
+        self.ask_for_broadcasts();
         if !answer.is_empty() {
             let text = server_message::broadcast(&answer);
             self.desk.out.send(session, text);

@@ -1,5 +1,6 @@
 //! What the engine has counted, for the operator's console.
 
+use crate::model::ids::Tag;
 use crate::model::store::StoreError;
 
 /// Sums since the start, and the state of this moment.
@@ -27,7 +28,38 @@ pub struct Snapshot {
     pub storage_fault: Option<StoreError>,
     /// Whether VAPID tokens are refused by their expiry.
     pub wall_clock_trusted: bool,
+    /// The links to the main service, if there is one.
+    pub upstream: Option<Vec<LinkState>>,
 }
+
+/// One link to the main service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LinkState {
+    /// Whose it is; `None`: it is that of all.
+    pub owner: Option<Tag>,
+    /// Its state.
+    pub state: &'static str,
+    /// Since when that is so, in seconds.
+    pub since_secs: u64,
+    /// Subscriptions that it has there.
+    pub borrowed: u64,
+    /// Push messages that came down since the start.
+    pub messages: u64,
+    /// Acks sent up since the start.
+    pub acks: u64,
+    /// What went wrong last, in words, if anything did lately.
+    pub last_error: Option<String>,
+}
+
+/// The states that a link can be in.
+pub const LINK_STATES: [&str; 6] = [
+    "idle",
+    "waiting",
+    "connecting",
+    "naming",
+    "ready",
+    "closing",
+];
 
 /// Sums since the start. Each only grows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -111,6 +143,22 @@ pub struct Counters {
     pub wakeups_sent: u64,
     /// Writes that the storage refused.
     pub storage_faults: u64,
+    /// Attempts to connect to the main service.
+    pub upstream_connects: u64,
+    /// Subscriptions that were borrowed.
+    pub upstream_registrations: u64,
+    /// Registers that the main service refused, or did not answer in time.
+    pub upstream_registrations_failed: u64,
+    /// Unregistrations that it confirmed.
+    pub upstream_unregistrations: u64,
+    /// Push messages that came down, repeated ones included.
+    pub upstream_messages: u64,
+    /// Of those, how many were known already.
+    pub upstream_duplicates: u64,
+    /// Acks sent up.
+    pub upstream_acks: u64,
+    /// Names that the main service has replaced, with subscriptions behind them.
+    pub upstream_resets: u64,
 }
 
 impl Counters {

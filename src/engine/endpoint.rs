@@ -165,6 +165,16 @@ impl Engine {
         posted: Posted,
     ) -> Result<Arc<PushMessage>, Problem> {
         self.admit_message(now, endpoint)?;
+        self.take_posted(now, endpoint, posted)
+    }
+
+    /// The same of what has been admitted.
+    pub(super) fn take_posted(
+        &mut self,
+        now: Now,
+        endpoint: &Endpoint,
+        posted: Posted,
+    ) -> Result<Arc<PushMessage>, Problem> {
         let message = self.message_of(now, endpoint, posted);
         if !self.has_room_for(&message) {
             return Err(Problem::Overloaded);

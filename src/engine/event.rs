@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 use crate::model::store::{StoreOp, StoreReply};
@@ -72,12 +73,66 @@ pub enum Input<'a> {
     Failed(Failure),
     /// The source of broadcasts has been read: each with its version.
     Broadcasts(BTreeMap<String, String>),
+    /// Something happened on a connection to the main service. Harmless after its end.
+    Up {
+        /// Which.
+        link: LinkId,
+        /// What.
+        event: UpEvent<'a>,
+    },
     /// Replies of the storage thread, in the order of their operations.
     Stored(Vec<StoreReply>),
     /// [`Engine::next_deadline`](super::Engine::next_deadline) has passed. Harmless when early or repeated.
     Timeout,
     /// The process is asked to end. [`Output::Stopped`] follows.
     Stop,
+}
+
+/// Names one connection to the main service, from the attempt to its end.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct LinkId(pub u64);
+
+/// What can happen on a connection to the main service.
+#[derive(Debug)]
+pub enum UpEvent<'a> {
+    /// The websocket is open.
+    Opened,
+    /// A text message came.
+    Text(&'a str),
+    /// A websocket ping came: the service is there.
+    Alive,
+    /// A websocket pong came: it has read all that was sent before the ping.
+    Pong,
+    /// Something came that is none of the protocol.
+    Garbage,
+    /// There is no connection, or none any more. Nothing follows.
+    Ended(LinkEnd),
+}
+
+/// How a connection to the main service came to its end, or not to its beginning.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LinkEnd {
+    /// In words, for the operator.
+    pub why: String,
+    /// Trying again soon is no use: somebody must change something.
+    pub is_lasting: bool,
+    /// What the service asked for before the next attempt.
+    pub retry_after: Duration,
+    /// Fresh random bytes, for the wait before the next attempt.
+    pub random: [u8; 2],
+}
+
+/// What is to be done with a connection to the main service.
+#[derive(Debug, Eq, PartialEq)]
+pub enum UpOrder {
+    /// Open it. Answered by [`UpEvent::Opened`] or [`UpEvent::Ended`].
+    Connect,
+    /// Send a text message.
+    Send(String),
+    /// Send a websocket ping.
+    Ping,
+    /// Close it. [`UpEvent::Ended`] follows.
+    Close,
 }
 
 /// Why a connection was turned away.
@@ -115,6 +170,8 @@ pub struct Opening {
     pub base_url: Option<BaseUrl>,
     /// It came on SimplePush's own path.
     pub simplepush_path: bool,
+    /// Its path is one whose user agents borrow their subscriptions.
+    pub borrows: bool,
     /// Fresh random bytes, for the name that it may need.
     pub random: [u8; 8],
 }
@@ -180,6 +237,13 @@ pub enum Output {
         /// Where the user agent listens.
         wakeup: Wakeup,
     },
+    /// Do something with a connection to the main service.
+    Up {
+        /// Which.
+        link: LinkId,
+        /// What.
+        order: UpOrder,
+    },
     /// Give the operation to the storage thread.
     Store(StoreOp),
     /// Everything is in order to end the process.
@@ -209,6 +273,8 @@ pub enum CloseReason {
     WillBeWoken,
     /// The user agent has ended its registration over HTTP.
     Deregistered,
+    /// Its subscriptions at the main service are lost: its next hello gets it a new name.
+    SubscriptionsLost,
     /// Application pings in too quick a succession.
     PingTooSoon,
     /// A binary message.
@@ -231,6 +297,7 @@ impl CloseReason {
             Self::BinaryMessage => 1003,
             Self::WillBeWoken => 4774,
             Self::Superseded
+            | Self::SubscriptionsLost
             | Self::HelloTimeout
             | Self::PongTimeout
             | Self::BadMessage(_)
@@ -255,6 +322,9 @@ impl CloseReason {
             Self::Refused(refusal) => refusal.as_str(),
             Self::WillBeWoken => "UDP Wakeup",
             Self::Deregistered => "this user agent has ended its registration",
+            Self::SubscriptionsLost => {
+                "the main push service has lost subscriptions; connect again"
+            }
             Self::PingTooSoon => "pings come too quickly",
             Self::BinaryMessage => "messages must be text frames",
             Self::MessageTooLong => {

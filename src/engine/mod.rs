@@ -10,6 +10,7 @@
 mod admission;
 mod agent;
 mod authorization;
+mod borrowing;
 mod broadcasts;
 mod channels;
 pub mod counters;
@@ -29,6 +30,7 @@ mod storing;
 #[cfg(test)]
 mod testing;
 mod unsaved_versions;
+mod upstream;
 mod version_clock;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -43,6 +45,7 @@ use desk::Desk;
 use outbox::Waiting;
 use session::Session;
 use sleep::Sleep;
+use upstream::Upstream;
 
 use crate::model::access::Access;
 use crate::model::durability::Durability;
@@ -57,7 +60,8 @@ use crate::protocol::http::BaseUrl;
 use crate::protocol::keyring::Keyring;
 
 pub use event::{
-    CloseReason, Failure, Input, Opening, Output, RequestId, SessionId, TurnedAway, Violation,
+    CloseReason, Failure, Input, LinkEnd, LinkId, Opening, Output, RequestId, SessionId,
+    TurnedAway, UpEvent, UpOrder, Violation,
 };
 
 /// How often expired messages are swept from flash. A message is never *delivered* after its TTL;
@@ -86,6 +90,8 @@ pub struct Engine {
     windows: VecDeque<(Instant, SessionId, MessageId)>,
     sleep: Sleep,
     broadcasts: Broadcasts,
+    /// The links to the main service, if there is one.
+    upstream: Option<Box<Upstream>>,
     /// When to read who sleeps: at the start, and again where that failed.
     sleepers_at: Option<Instant>,
     sweep_at: Option<Instant>,
@@ -109,6 +115,8 @@ pub struct Settings {
     pub public_url: Option<BaseUrl>,
     /// Who may open a websocket.
     pub access: Access,
+    /// The main service, if there is one.
+    pub upstream: Option<Box<crate::model::upstream::Upstream>>,
     /// The keys that names are minted under.
     pub keyring: Keyring,
     /// What the storage said when it was opened.
@@ -122,6 +130,11 @@ impl Engine {
     /// numbered.
     pub fn new(now: Now, settings: Settings) -> Option<Self> {
         let access = settings.access.clone();
+        let upstream = settings.upstream.clone();
+        let asks = upstream
+            .as_ref()
+            .is_some_and(|upstream| upstream.broadcasts);
+        let upstream = upstream.map(|upstream| Box::new(Upstream::new(now.monotonic, *upstream)));
         let desk = Desk::new(now, settings)?;
         let reads_sleepers = desk.simplepush.udp_wakeup;
         Some(Self {
@@ -135,7 +148,8 @@ impl Engine {
             verified: VerifiedTokens::default(),
             windows: VecDeque::new(),
             sleep: Sleep::new(),
-            broadcasts: Broadcasts::default(),
+            broadcasts: Broadcasts::new(asks),
+            upstream,
             sweep_at: now.monotonic.checked_add(SWEEP_INTERVAL),
             save_time_at: now.monotonic.checked_add(SAVE_TIME_INTERVAL),
             storage_fault: None,
@@ -160,16 +174,19 @@ impl Engine {
             Input::TurnedAway(why) => self.turned_away(why),
             Input::Failed(failure) => self.failed(failure),
             Input::Broadcasts(versions) => self.broadcasts_read(versions),
+            Input::Up { link, event } => self.up(now, link, event),
             Input::Stored(replies) => self.stored(now, replies),
             Input::Timeout => self.timeout(now),
             Input::Stop => self.begin_stop(now),
         }
+        self.serve_upstream(now);
         self.give_tokens_back();
         if let Some(bound) = self.desk.version_clock.next_bound() {
             self.save_time(now, bound);
         }
         if self.stop == Stop::Waiting && self.desk.out.waiting_len() == 0 {
             self.stop = Stop::Done;
+            self.close_upstream(now);
             self.desk.out.push(Output::Stopped);
         }
     }
@@ -189,6 +206,7 @@ impl Engine {
             self.desk.redeliveries.front().map(|(at, _)| *at),
             self.sleep.next_deadline(),
             self.sleepers_at,
+            self.upstream.as_ref().and_then(|up| up.next_deadline()),
             self.desk.out.deletions_due(),
             self.sweep_at,
             self.save_time_at,
@@ -216,6 +234,7 @@ impl Engine {
             uptime_secs: running.as_secs(),
             storage_fault: self.storage_fault,
             wall_clock_trusted: now.wall_is_trusted,
+            upstream: self.upstream.as_ref().map(|up| up.snapshot(now.monotonic)),
         }
     }
 
@@ -243,6 +262,7 @@ impl Engine {
             }
         }
         self.wake_again(now);
+        self.upstream_timeout(now);
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now.monotonic);
         if due(self.desk.out.deletions_due()) {
             self.desk.out.flush_deletions(None);
@@ -345,6 +365,7 @@ mod tests {
             peer: std::net::IpAddr::from([127, 0, 0, 1]),
             base_url: None,
             simplepush_path: false,
+            borrows: false,
             random: [0; 8],
         };
         let outs = table.input(Input::Opened(opening));

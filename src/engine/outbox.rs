@@ -10,13 +10,16 @@ use std::time::Instant;
 use super::counters::Counters;
 use super::parts::{Part, Wholes};
 use super::registration::Step;
+use super::upstream::Borrowing;
 use super::{CloseReason, Output, RequestId, SessionId};
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::limits::Limits;
 use crate::model::message::PushMessage;
 use crate::model::store::{Deletion, Quota, StoreOp};
+use crate::model::upstream::{Owner, Received};
 use crate::model::version::Version;
+use crate::protocol::client_message::AckCode;
 use crate::protocol::http::Response;
 use crate::protocol::problem::Problem;
 
@@ -36,6 +39,7 @@ pub(super) struct Outbox {
     /// Requests that have no answer yet, with the answer they get if all goes well.
     open_requests: HashMap<RequestId, Acceptance>,
     wholes: Wholes,
+    judged: Vec<Judged>,
     /// Acked messages that are still on flash.
     deletions: Vec<Deletion>,
     deletions_due: Option<Instant>,
@@ -57,6 +61,8 @@ pub(super) enum Waiting {
     /// A session that unregisters a channel, as its user agent spells it.
     Unregister {
         session: SessionId,
+        uaid: Uaid,
+        channel: ChannelId,
         spelling: Box<str>,
     },
     /// A push message on its way to flash.
@@ -93,6 +99,10 @@ pub(super) enum Waiting {
     Sleepers,
     /// A session whose user agent will be woken by a datagram.
     Sleep(SessionId, Uaid),
+    /// What is kept of the links to the main service.
+    Upstream,
+    /// A session that registers a subscription that is borrowed.
+    Borrow(Box<Borrowing>),
     /// Nobody.
     Nobody,
 }
@@ -116,6 +126,17 @@ pub(super) enum Acceptance {
     Update { stored_status: u16 },
     /// Of one of the push messages that a request comes to.
     Part(Part),
+    /// Of a push message from the main service: it is acked there.
+    Upstream(Owner, Received),
+}
+
+/// What became of a push message from the main service: the ack that it gets, or why it could not be
+/// taken.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) owner: Owner,
+    pub(super) received: Received,
+    pub(super) verdict: Result<AckCode, Problem>,
 }
 
 impl Outbox {
@@ -125,6 +146,7 @@ impl Outbox {
             waiting: VecDeque::new(),
             open_requests: HashMap::new(),
             wholes: Wholes::default(),
+            judged: Vec::new(),
             deletions: Vec::new(),
             deletions_due: None,
             held_bytes: 0,
@@ -158,6 +180,7 @@ impl Outbox {
             CloseReason::GoingAway
             | CloseReason::Superseded
             | CloseReason::WillBeWoken
+            | CloseReason::SubscriptionsLost
             | CloseReason::Deregistered => {}
             CloseReason::HelloTimeout | CloseReason::PongTimeout => {
                 Counters::add(&mut self.counters.websockets_timed_out);
@@ -190,21 +213,76 @@ impl Outbox {
     pub(super) fn accept_stored(&mut self, request: RequestId) {
         let status = match self.open_requests.get(&request) {
             Some(Acceptance::Update { stored_status }) => *stored_status,
-            Some(Acceptance::Message(_) | Acceptance::Part(_)) | None => 201,
+            Some(Acceptance::Message(_) | Acceptance::Part(_) | Acceptance::Upstream(..))
+            | None => 201,
         };
         self.accept_as(request, status);
+    }
+
+    /// The same where the user agent has acked the message.
+    pub(super) fn accept_acked(&mut self, request: RequestId, code: AckCode) {
+        if let Some(Acceptance::Upstream(owner, received)) = self.open_requests.get(&request) {
+            let (owner, received) = (*owner, *received);
+            self.open_requests.remove(&request);
+            return self.judge(owner, received, Ok(code));
+        }
+        self.accept(request);
+    }
+
+    /// The same where nothing is certain yet, which is not enough for the main service: it forgets
+    /// what is acked.
+    pub(super) fn accept_early(&mut self, request: RequestId) {
+        let is_upstream = self.received_of(request).is_some();
+        if !is_upstream {
+            self.accept(request);
+        }
+    }
+
+    /// What is remembered of the message that a request is about, if it came from the main service.
+    fn received_of(&self, request: RequestId) -> Option<(Owner, Received)> {
+        match self.open_requests.get(&request) {
+            Some(Acceptance::Upstream(owner, received)) => Some((*owner, *received)),
+            Some(Acceptance::Message(_) | Acceptance::Update { .. } | Acceptance::Part(_))
+            | None => None,
+        }
+    }
+
+    fn judge(&mut self, owner: Owner, received: Received, verdict: Result<AckCode, Problem>) {
+        self.judged.push(Judged {
+            owner,
+            received,
+            verdict,
+        });
+    }
+
+    /// What became of push messages from the main service since the last call.
+    pub(super) fn take_judged(&mut self) -> Vec<Judged> {
+        std::mem::take(&mut self.judged)
+    }
+
+    /// Opens a push message from the main service under a name of its own.
+    pub(super) fn open_upstream(&mut self, owner: Owner, received: Received) -> RequestId {
+        let name = self.wholes.name_part();
+        self.open_request(name, Acceptance::Upstream(owner, received));
+        name
     }
 
     fn accept_as(&mut self, request: RequestId, update_status: u16) {
         let Some(acceptance) = self.open_requests.remove(&request) else {
             return;
         };
-        Counters::add(&mut self.counters.messages_accepted);
         let response = match acceptance {
             Acceptance::Message(response) => response,
             Acceptance::Update { .. } => Response::updated(update_status),
-            Acceptance::Part(part) => return self.end_part(part, None),
+            Acceptance::Part(part) => {
+                Counters::add(&mut self.counters.messages_accepted);
+                return self.end_part(part, None);
+            }
+            Acceptance::Upstream(owner, received) => {
+                return self.judge(owner, received, Ok(AckCode::Delivered));
+            }
         };
+        Counters::add(&mut self.counters.messages_accepted);
         self.push(Output::Respond { request, response });
     }
 
@@ -237,6 +315,9 @@ impl Outbox {
                 self.count_problem(problem);
                 self.end_part(part, Some(problem));
             }
+            Some(Acceptance::Upstream(owner, received)) => {
+                self.judge(owner, received, Err(problem));
+            }
             Some(Acceptance::Message(_) | Acceptance::Update { .. }) => {
                 self.respond_problem(request, problem);
             }
@@ -261,6 +342,11 @@ impl Outbox {
     pub(super) fn store(&mut self, op: StoreOp, waiting: Waiting) {
         self.flush_deletions(None);
         self.push_store(op, waiting);
+    }
+
+    /// The same where nobody waits for the reply.
+    pub(super) fn store_for_nobody(&mut self, op: StoreOp) {
+        self.store(op, Waiting::Nobody);
     }
 
     fn push_store(&mut self, op: StoreOp, waiting: Waiting) {
@@ -291,6 +377,7 @@ impl Outbox {
             version_clock,
             noted_from,
             quota: self.quota,
+            received: self.received_of(fate.request),
         };
         self.store(op, waiting);
     }

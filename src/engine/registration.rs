@@ -37,7 +37,7 @@ pub(super) enum Step {
         was_there: bool,
     },
     /// The end of all of them.
-    Forget,
+    Forget(Uaid),
 }
 
 impl Engine {
@@ -107,7 +107,7 @@ impl Engine {
                     self.end_session(now, session, CloseReason::Deregistered);
                 }
                 self.woken(uaid);
-                self.ask(request, StoreOp::Forget { uaid }, Step::Forget);
+                self.ask(request, StoreOp::Forget { uaid }, Step::Forget(uaid));
             }
             _ => self.ask(request, StoreOp::Load { uaid }, Step::List(uaid)),
         }
@@ -187,6 +187,7 @@ impl Engine {
     /// The storage has answered.
     pub(super) fn registration_stored(
         &mut self,
+        now: Now,
         request: RequestId,
         step: Step,
         reply: &StoreReply,
@@ -231,19 +232,23 @@ impl Engine {
                 },
                 StoreReply::Done,
             ) => {
-                self.ended_over_http(uaid, channel);
+                self.ended_over_http(now, uaid, channel);
                 if was_there {
                     self.respond(request, Response::empty(200));
                 } else {
                     self.refuse(request, Problem::NoSubscription);
                 }
             }
-            (Step::Forget, StoreReply::Done) => self.respond(request, Response::empty(200)),
+            (Step::Forget(uaid), StoreReply::Done) => {
+                self.end_all_borrowed(now, uaid);
+                self.respond(request, Response::empty(200));
+            }
             _ => self.refuse(request, Problem::StorageFault),
         }
     }
 
-    fn ended_over_http(&mut self, uaid: Uaid, channel: ChannelId) {
+    fn ended_over_http(&mut self, now: Now, uaid: Uaid, channel: ChannelId) {
+        self.end_borrowed(now, uaid, channel);
         Counters::add(&mut self.desk.out.counters.unregistrations);
         if let Some((agent, desk)) = self.agent_of_mut(uaid) {
             agent.drop_channel(channel, &mut desk.out);

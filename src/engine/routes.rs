@@ -110,8 +110,14 @@ impl Engine {
 
     /// Whether a user agent may connect from there, or by this path, which starts with a slash.
     fn may_join(&self, peer: IpAddr, path: &str) -> bool {
-        let first = path.split('/').nth(1).unwrap_or_default();
-        self.access.admits(first) || self.access.allows(peer)
+        self.access.admits(first_segment(path)) || self.access.allows(peer)
+    }
+
+    /// Whether user agents that come in by this path borrow their subscriptions.
+    #[must_use]
+    pub fn borrows_by(&self, path: &str) -> bool {
+        let endpoints = self.upstream.as_ref().map(|up| &up.settings.endpoints);
+        endpoints.is_some_and(|endpoints| endpoints.mean_path(first_segment(path)))
     }
 
     pub(super) fn refuse(&mut self, request: RequestId, problem: Problem) {
@@ -121,6 +127,11 @@ impl Engine {
     pub(super) fn respond(&mut self, request: RequestId, response: Response) {
         self.desk.out.push(Output::Respond { request, response });
     }
+}
+
+/// Where a join token stands in a path, which starts with a slash.
+fn first_segment(path: &str) -> &str {
+    path.split('/').nth(1).unwrap_or_default()
 }
 
 const fn is_open(endpoint: &Endpoint) -> bool {

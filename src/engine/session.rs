@@ -39,6 +39,8 @@ pub(super) struct Session {
     /// What a SimplePush user agent said in its hello.
     pub(super) simplepush: Option<Box<SimplePushFacts>>,
     pub(super) peer: IpAddr,
+    /// It came in by a path whose user agents borrow their subscriptions.
+    pub(super) borrows: bool,
     /// The broadcasts that its hello named, until that is answered.
     listens_to: Vec<(Box<str>, Box<str>)>,
     /// How the user agent reached us.
@@ -141,6 +143,7 @@ impl Engine {
             peer,
             base_url,
             simplepush_path,
+            borrows,
             random,
         } = opening;
         if self.stop != Stop::No {
@@ -156,6 +159,7 @@ impl Engine {
             state: State::AwaitingHello,
             dialect: simplepush_path.then_some(Dialect::SimplePush),
             simplepush: None,
+            borrows,
             listens_to: Vec::new(),
             peer,
             base_url,
@@ -223,7 +227,7 @@ impl Engine {
                 self.webpush_register(now, id, channel, key);
             }
             (State::Identified(_), ClientMessage::Unregister { channel }) => {
-                self.unregister(id, channel, server_message::dashed(channel).into());
+                self.unregister(now, id, channel, server_message::dashed(channel).into());
             }
             (State::Identified(_), ClientMessage::Nack) => {
                 Counters::add(&mut self.desk.out.counters.nacks);

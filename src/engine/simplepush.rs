@@ -50,7 +50,7 @@ impl Engine {
             }
             (State::Identified(_), SimplePushMessage::Unregister { channel, spelling }) => {
                 match channel {
-                    Some(channel) => self.unregister(id, channel, spelling),
+                    Some(channel) => self.unregister(now, id, channel, spelling),
                     None => {
                         let answer = server_message::unregistered(&spelling, true);
                         self.desk.out.send(id, answer);
@@ -100,11 +100,7 @@ impl Engine {
                 if let Some(older) = self.newest.get(&uaid).copied() {
                     self.end_session(now, older, CloseReason::Superseded);
                 }
-                self.woken(uaid);
-                self.desk
-                    .out
-                    .store(StoreOp::Forget { uaid }, Waiting::Nobody);
-                self.newcomer(now, id);
+                self.start_again(now, id, uaid);
             }
             Some(uaid) => {
                 let must_be_known = channels_len > 0 && !self.desk.keyring.is_ours(uaid);

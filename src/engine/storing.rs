@@ -30,15 +30,19 @@ impl Engine {
                 }
             }
             Waiting::Register(session, registering) => {
-                let made = if let StoreReply::Subscribed(made) = reply {
-                    Some(made)
-                } else {
-                    None
-                };
-                self.registered(session, *registering, made);
+                self.registered(session, &registering, made(&reply));
             }
-            Waiting::Unregister { session, spelling } => {
-                self.unregistered(session, &spelling, reply == StoreReply::Done);
+            Waiting::Unregister {
+                session,
+                uaid,
+                channel,
+                spelling,
+            } => {
+                let ended = reply == StoreReply::Done;
+                if ended {
+                    self.end_borrowed(now, uaid, channel);
+                }
+                self.unregistered(session, &spelling, ended);
             }
             Waiting::Message {
                 uaid,
@@ -50,7 +54,7 @@ impl Engine {
             }
             Waiting::Find { request, problem } => self.found(request, problem, &reply),
             Waiting::Registration(request, step) => {
-                self.registration_stored(request, step, &reply);
+                self.registration_stored(now, request, step, &reply);
             }
             Waiting::Page(session) => self.page(now, session, reply),
             Waiting::Deleted { deletions, resume } => {
@@ -78,6 +82,8 @@ impl Engine {
                 self.versions_saved(now, uaid, &versions, reply == StoreReply::Done);
             }
             Waiting::Sleepers => self.sleepers_read(now, reply),
+            Waiting::Upstream => self.upstream_loaded(now, reply),
+            Waiting::Borrow(borrowing) => self.borrowed(now, *borrowing, made(&reply)),
             Waiting::Sleep(session, uaid) => {
                 self.may_sleep(now, session, uaid, reply == StoreReply::Done);
             }
@@ -186,11 +192,21 @@ impl Engine {
             | StoreReply::Subscription(_)
             | StoreReply::Page { .. }
             | StoreReply::Sleepers(_)
+            | StoreReply::Upstream(_)
             | StoreReply::Expired(_) => return,
         };
         if fault.is_some() {
             Counters::add(&mut self.desk.out.counters.storage_faults);
         }
         self.storage_fault = fault;
+    }
+}
+
+/// Whether a subscription was made; `None` if the storage failed.
+fn made(reply: &StoreReply) -> Option<bool> {
+    if let StoreReply::Subscribed(made) = reply {
+        Some(*made)
+    } else {
+        None
     }
 }

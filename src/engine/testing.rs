@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, Settings};
+use super::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, Settings, UpOrder};
 use crate::model::access::Access;
 use crate::model::durability::Durability;
 use crate::model::ids::{ChannelId, DatabaseId};
@@ -13,6 +13,7 @@ use crate::model::simplepush::SimplePush;
 use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply, Subscription};
 use crate::model::time::{Now, ServiceTime, UnixTime};
 use crate::model::unifiedpush::UnifiedPush;
+use crate::model::upstream::Upstream;
 use crate::model::version::Version;
 use crate::protocol::http::{BaseUrl, Request, Response, Scheme, Upgrade};
 use crate::protocol::keyring::Keyring;
@@ -38,6 +39,8 @@ pub(super) struct Table {
     pub(super) peer: IpAddr,
     /// Whole answers to requests.
     pub(super) responses: HashMap<u64, Response>,
+    /// The newest connection to the main service.
+    pub(super) newest_link: u64,
 }
 
 /// What came out for others than the storage.
@@ -51,6 +54,7 @@ pub(super) enum Out {
     Answered(u64, u16),
     Woken(SocketAddr),
     AskedToWake(SocketAddr),
+    Up(u64, UpOrder),
     Stopped,
 }
 
@@ -68,6 +72,38 @@ impl Table {
         durability: Durability,
         simplepush: SimplePush,
     ) -> Self {
+        Self::made(limits, durability, simplepush, None, false)
+    }
+
+    /// With a main service; what is kept of it is asked for.
+    pub(super) fn with_upstream(upstream: Upstream) -> Self {
+        Self::made_with_upstream(upstream, false)
+    }
+
+    /// The same with a database before which there was another one.
+    pub(super) fn with_upstream_after_a_loss(upstream: Upstream) -> Self {
+        Self::made_with_upstream(upstream, true)
+    }
+
+    fn made_with_upstream(upstream: Upstream, lost_before: bool) -> Self {
+        let upstream = Some(Box::new(upstream));
+        let (limits, durability) = (Limits::default(), Durability::Strict);
+        Self::made(
+            limits,
+            durability,
+            SimplePush::default(),
+            upstream,
+            lost_before,
+        )
+    }
+
+    fn made(
+        limits: Limits,
+        durability: Durability,
+        simplepush: SimplePush,
+        upstream: Option<Box<Upstream>>,
+        lost_before: bool,
+    ) -> Self {
         let now = Now {
             monotonic: Instant::now(),
             wall: UnixTime::from_secs(0),
@@ -80,12 +116,14 @@ impl Table {
             unifiedpush: UnifiedPush::default(),
             public_url: None,
             access: Access::default(),
+            upstream,
             keyring: keyring(),
             opened: Opened {
                 database: DATABASE,
                 run: 1,
                 service_time: ServiceTime::default(),
                 version_clock: Version::from_secs(0),
+                lost_before,
             },
             random: [0; 8],
         };
@@ -97,6 +135,7 @@ impl Table {
             asked: Vec::new(),
             peer: PEER,
             responses: HashMap::new(),
+            newest_link: 0,
         };
         assert_eq!(table.input(Input::Timeout), []);
         table
@@ -123,6 +162,10 @@ impl Table {
                 }
                 Output::Datagram { to } => Out::Woken(to),
                 Output::AskProxy { wakeup, .. } => Out::AskedToWake(wakeup.address),
+                Output::Up { link, order } => {
+                    self.newest_link = self.newest_link.max(link.0);
+                    Out::Up(link.0, order)
+                }
                 Output::Stopped => Out::Stopped,
             });
         }
@@ -166,6 +209,7 @@ impl Table {
             peer: self.peer,
             base_url: BaseUrl::of_host(Scheme::Http, "pi"),
             simplepush_path: false,
+            borrows: false,
             random: id.to_be_bytes(),
         }));
         assert_eq!(outs, []);
@@ -370,6 +414,7 @@ pub(super) fn versions(outs: &[Out]) -> Vec<String> {
         | Out::Answered(..)
         | Out::Woken(_)
         | Out::AskedToWake(_)
+        | Out::Up(..)
         | Out::Stopped => None,
     });
     texts

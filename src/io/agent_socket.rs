@@ -40,6 +40,8 @@ pub enum Received {
     Text(String),
     /// Something that only says that the gateway is there.
     Alive,
+    /// The answer to a ping.
+    Pong,
     /// Something that is none of the protocol.
     Garbage,
     /// The end of the connection, and why, for people. Not fit for a terminal as it is.
@@ -71,7 +73,8 @@ impl AgentSocket {
     pub async fn receive(&mut self) -> Received {
         match self.0.next().await {
             Some(Ok(Message::Text(text))) => Received::Text(text.as_str().to_owned()),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Received::Alive,
+            Some(Ok(Message::Ping(_))) => Received::Alive,
+            Some(Ok(Message::Pong(_))) => Received::Pong,
             Some(Ok(Message::Binary(_) | Message::Frame(_))) => Received::Garbage,
             Some(Ok(Message::Close(None))) => Received::End("closed by the gateway".to_owned()),
             Some(Ok(Message::Close(Some(frame)))) => {
@@ -86,8 +89,17 @@ impl AgentSocket {
 
     /// Sends one message; whether it could be written in time.
     pub async fn send(&mut self, text: String) -> bool {
+        self.write(Message::text(text)).await
+    }
+
+    /// Sends a ping; whether it could be written in time.
+    pub async fn ping(&mut self) -> bool {
+        self.write(Message::Ping(Default::default())).await
+    }
+
+    async fn write(&mut self, message: Message) -> bool {
         let sending = async {
-            feed(&mut self.0, Message::text(text)).await?;
+            feed(&mut self.0, message).await?;
             flush(&mut self.0).await
         };
         let late = async {

@@ -19,7 +19,7 @@ use super::http::Opened;
 use super::mailbox::Mailbox;
 use super::wakeup_proxy::WakeupProxy;
 use crate::engine::{
-    CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, TurnedAway,
+    CloseReason, Engine, Input, LinkId, Opening, Output, RequestId, SessionId, TurnedAway, UpOrder,
 };
 use crate::model::access::{Access, Source};
 use crate::model::limits::Limits;
@@ -38,6 +38,8 @@ pub struct Gateway {
     store: Sender<Vec<StoreOp>>,
     datagrams: Datagrams,
     wakeup_proxy: Rc<WakeupProxy>,
+    /// For the connections to the main service.
+    up_orders: Mailbox<(LinkId, UpOrder)>,
     /// What the timer sleeps for; `None`: nothing.
     armed: Cell<Option<Instant>>,
     sooner: Mailbox<()>,
@@ -82,6 +84,7 @@ impl Gateway {
             store,
             datagrams: Datagrams::default(),
             wakeup_proxy: Rc::new(WakeupProxy::new()),
+            up_orders: Mailbox::new(),
             armed: Cell::new(None),
             sooner: Mailbox::new(),
             stopped: Mailbox::new(),
@@ -157,6 +160,7 @@ impl Gateway {
                 let proxy = Rc::clone(&self.wakeup_proxy);
                 self.spawn(async move { proxy.ask(&url, &wakeup).await });
             }
+            Output::Up { link, order } => self.up_orders.put((link, order)),
             Output::Store(operation) => operations.push(operation),
             Output::Stopped => self.stopped.put(()),
         }
@@ -166,6 +170,16 @@ impl Gateway {
         if let Some(socket) = self.sockets.borrow().get(&session) {
             socket.put(order);
         }
+    }
+
+    /// The next order for a connection to the main service.
+    pub(super) async fn next_up_order(&self) -> (LinkId, UpOrder) {
+        self.up_orders.take().await
+    }
+
+    /// Whether user agents that come in by this path borrow their subscriptions.
+    pub(super) fn borrows_by(&self, path: &str) -> bool {
+        self.engine.borrow().borrows_by(path)
     }
 
     /// Asks the engine and waits for its answer, however long it takes.
@@ -189,6 +203,7 @@ impl Gateway {
             peer,
             base_url,
             simplepush_path,
+            borrows,
         } = opened;
         let session = SessionId(self.new_id());
         let mailbox = Rc::new(Mailbox::new());
@@ -198,6 +213,7 @@ impl Gateway {
             peer,
             base_url,
             simplepush_path,
+            borrows,
             random: super::entropy::random(),
         }));
         (session, mailbox)
@@ -350,12 +366,14 @@ mod tests {
             unifiedpush: UnifiedPush::default(),
             public_url: None,
             access: Access::default(),
+            upstream: None,
             keyring: Keyring::new(&[[7; 32]]).unwrap(),
             opened: Opened {
                 database: DatabaseId([1; 8]),
                 run: 1,
                 service_time: ServiceTime::default(),
                 version_clock: Version::from_secs(0),
+                lost_before: false,
             },
             random: [0; 8],
         };

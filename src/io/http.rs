@@ -53,6 +53,8 @@ pub(super) struct Opened {
     pub(super) peer: IpAddr,
     pub(super) base_url: Option<BaseUrl>,
     pub(super) simplepush_path: bool,
+    /// By a path whose user agents borrow their subscriptions.
+    pub(super) borrows: bool,
 }
 
 /// What is known of a connection before its first request.
@@ -193,6 +195,7 @@ async fn answer(
             peer,
             base_url,
             simplepush_path,
+            borrows: gateway.borrows_by(path),
         });
         return switching_protocols(&head.headers);
     }

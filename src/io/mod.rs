@@ -30,6 +30,7 @@ pub mod storage_thread;
 pub mod stream;
 pub mod tls;
 pub mod turns;
+pub mod upstream_link;
 mod wakeup_proxy;
 mod warned;
 mod websocket;

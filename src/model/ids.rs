@@ -43,6 +43,15 @@ impl fmt::Debug for Uaid {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Tag(u32);
 
+impl Tag {
+    /// Takes 8 hex digits, as the log spells them.
+    pub fn new(text: &str) -> Option<Self> {
+        let is_hex = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u32::from_str_radix(text, 16).ok()?;
+        is_hex.then_some(Self(number))
+    }
+}
+
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:08x}", self.0)

@@ -14,5 +14,6 @@ pub mod simplepush;
 pub mod store;
 pub mod time;
 pub mod unifiedpush;
+pub mod upstream;
 pub mod version;
 pub mod wakeup;

@@ -10,6 +10,7 @@ use super::dialect::Dialect;
 use super::ids::{ChannelId, DatabaseId, MessageId, Uaid};
 use super::message::{PushMessage, Urgency};
 use super::time::ServiceTime;
+use super::upstream::{self, Kept, Name, Owner, Received};
 use super::version::Version;
 use super::wakeup::Wakeup;
 
@@ -94,6 +95,8 @@ pub enum StoreOp {
         noted_from: Version,
         /// What the user agent's queue may hold with this message in it.
         quota: Quota,
+        /// It came from the main service: if it is kept, this is remembered with it.
+        received: Option<(Owner, Received)>,
     },
     /// The oldest messages of a user agent that it has not read yet and that are not expired.
     ///
@@ -152,6 +155,52 @@ pub enum StoreOp {
     },
     /// Who sleeps. Answered by [`StoreReply::Sleepers`].
     Sleepers,
+    /// Something about the links to the main service.
+    Upstream(UpstreamOp),
+}
+
+/// One operation on what is kept of the links to the main service.
+#[derive(Clone, Debug)]
+pub enum UpstreamOp {
+    /// All of it. Answered by [`StoreReply::Upstream`].
+    Load,
+    /// Makes a subscription that is borrowed, as [`StoreOp::Subscribe`] does, and writes down what
+    /// the main service calls it and the owner of its link.
+    ///
+    /// Answered by [`StoreReply::Subscribed`].
+    Borrow {
+        /// The name of the link's owner there.
+        name: Name,
+        /// The subscription there.
+        borrowed: upstream::Borrowed,
+        /// As in [`StoreOp::Subscribe`].
+        spelling: Option<Box<str>>,
+        /// As in [`StoreOp::Subscribe`].
+        dialect: Dialect,
+        /// As in [`StoreOp::Subscribe`].
+        subscriptions_max: u32,
+    },
+    /// The main service has confirmed that a subscription has ended, or says that it has: forgets it
+    /// if it has ended here. Answered by [`StoreReply::Done`].
+    Returned {
+        /// Of which link.
+        owner: Owner,
+        /// Which.
+        alias: ChannelId,
+    },
+    /// The main service does not know a name any more: all of its subscriptions there are gone, and
+    /// their user agents must be told. Answered by [`StoreReply::Done`].
+    Lost {
+        /// Of which link.
+        owner: Owner,
+    },
+    /// These messages cannot come again. Answered by [`StoreReply::Done`].
+    Settled {
+        /// Of which link.
+        owner: Owner,
+        /// Which.
+        received: Vec<Received>,
+    },
 }
 
 /// What to drop.
@@ -261,6 +310,8 @@ pub enum StoreReply {
     },
     /// Of [`StoreOp::Sleepers`], in no particular order.
     Sleepers(Vec<Sleeper>),
+    /// Of [`UpstreamOp::Load`].
+    Upstream(Box<Kept>),
     /// Of [`StoreOp::Expire`]: how many were dropped; fewer than asked for means that none is left.
     Expired(u32),
     /// The operation did nothing, and neither did anything committed with it.
@@ -337,4 +388,6 @@ pub struct Opened {
     pub service_time: ServiceTime,
     /// Where its version clock goes on: above all that it has shown.
     pub version_clock: Version,
+    /// There may have been another one under the same key before it.
+    pub lost_before: bool,
 }

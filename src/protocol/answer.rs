@@ -1,9 +1,13 @@
 //! What a push service answers to HTTP, as application servers and user agents read it.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 /// Longest text of an answer that is shown, in characters.
 const MESSAGE_CHARS_MAX: usize = 400;
+/// Longest pause that the other side can ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// An answer, as far as anybody here looks at it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -29,6 +33,23 @@ impl Answer {
     /// Whether asking again later may help.
     pub const fn may_pass(&self) -> bool {
         matches!(self.status, 408 | 429 | 500..=599)
+    }
+
+    /// What `Retry-After` asks for, within reason; a date counts as nothing.
+    pub fn asked_for(&self) -> Duration {
+        let text = self.retry_after.as_deref();
+        let secs = text.and_then(|text| text.trim().parse().ok());
+        secs.map_or(Duration::ZERO, Duration::from_secs)
+            .min(RETRY_AFTER_MAX)
+    }
+
+    /// That `who` opens no websocket, and why. Not fit for a terminal as it is.
+    pub fn refusal(&self, who: &str) -> String {
+        let status = self.status;
+        match self.message() {
+            Some(message) => format!("{who} refuses the websocket with {status}: {message}"),
+            None => format!("{who} refuses the websocket with {status}"),
+        }
     }
 
     /// What the other side has to say: the `message` of a JSON body, or the first line of a plain
@@ -119,5 +140,26 @@ mod tests {
         let long = "x".repeat(MESSAGE_CHARS_MAX + 1);
         let shown = message(long.as_bytes()).unwrap();
         assert_eq!(shown.len(), MESSAGE_CHARS_MAX);
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_within_reason() {
+        let asked_for = |text: Option<&str>| {
+            let answer = Answer {
+                retry_after: text.map(str::to_owned),
+                ..Answer::default()
+            };
+            answer.asked_for()
+        };
+        for (text, secs) in [
+            ("30", 30),
+            ("0", 0),
+            ("99999999999", 600),
+            ("-1", 0),
+            ("Mon", 0),
+        ] {
+            assert_eq!(asked_for(Some(text)).as_secs(), secs, "{text}");
+        }
+        assert_eq!(asked_for(None), Duration::ZERO);
     }
 }

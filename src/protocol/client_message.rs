@@ -33,7 +33,7 @@ pub enum ClientMessage<'a> {
         /// The name of the new subscription.
         channel: ChannelId,
         /// The VAPID key that the endpoint is to be restricted to.
-        key: RegisterKey,
+        key: RegisterKey<'a>,
     },
     /// Ends a subscription.
     Unregister {
@@ -56,12 +56,12 @@ pub enum ClientMessage<'a> {
 pub type Broadcasts<'a> = BTreeMap<Cow<'a, str>, Cow<'a, str>>;
 
 /// The `key` of a register.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum RegisterKey {
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RegisterKey<'a> {
     /// None: any application server may post.
     Absent,
-    /// Digest of the decoded key.
-    Present(KeyDigest),
+    /// Digest of the decoded key, and the key as it was sent.
+    Present(KeyDigest, Cow<'a, str>),
     /// Not base64url, or longer than [`VAPID_KEY_CHARS_MAX`].
     Invalid,
 }
@@ -233,12 +233,12 @@ fn register(text: &str) -> Result<ClientMessage<'_>, MessageError> {
     }
     let fields: Fields<'_> = from_json(text)?;
     let channel = dashed_lower_case(&fields.channel).ok_or(MessageError::BadChannel)?;
-    let key = match fields.key.as_deref() {
+    let key = match fields.key {
         None => RegisterKey::Absent,
-        Some(key) => decode_base64url(key, VAPID_KEY_CHARS_MAX)
-            .map_or(RegisterKey::Invalid, |key| {
-                RegisterKey::Present(KeyDigest::of(&key))
-            }),
+        Some(text) => match decode_base64url(&text, VAPID_KEY_CHARS_MAX) {
+            None => RegisterKey::Invalid,
+            Some(key) => RegisterKey::Present(KeyDigest::of(&key), text),
+        },
     };
     Ok(ClientMessage::Register { channel, key })
 }
@@ -407,19 +407,20 @@ mod tests {
 
     #[test]
     fn register_key_is_digested_with_and_without_padding() {
-        let key = |key: &str| {
+        let read = |key: &str, expected: &RegisterKey<'_>| {
             let text =
                 format!(r#"{{"messageType":"register","channelID":"{CHANNEL}","key":"{key}"}}"#);
             match parse(&text) {
-                Ok(ClientMessage::Register { key, .. }) => key,
+                Ok(ClientMessage::Register { key, .. }) => assert_eq!(key, *expected),
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(key("YQ=="), RegisterKey::Present(KeyDigest::of(b"a")));
-        assert_eq!(key("YQ"), RegisterKey::Present(KeyDigest::of(b"a")));
-        assert_eq!(key(""), RegisterKey::Present(KeyDigest::of(b"")));
-        assert_eq!(key("a+b/"), RegisterKey::Invalid);
-        assert_eq!(key(&"A".repeat(10_000)), RegisterKey::Invalid);
+        for (text, decoded) in [("YQ==", &b"a"[..]), ("YQ", b"a"), ("", b"")] {
+            let expected = RegisterKey::Present(KeyDigest::of(decoded), text.into());
+            read(text, &expected);
+        }
+        read("a+b/", &RegisterKey::Invalid);
+        read(&"A".repeat(10_000), &RegisterKey::Invalid);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, DatabaseId, MessageId, Uaid};
+use crate::model::upstream::Received;
 
 /// Bytes of one master key.
 pub const KEY_BYTES: usize = 32;
@@ -70,6 +71,16 @@ impl Keyring {
             let expected = key.secret(uaid);
             expected.as_bytes().ct_eq(secret.as_bytes()).into()
         })
+    }
+
+    /// What a subscription is called where subscriptions of several user agents have one owner. The
+    /// same each time; nobody else can tell whose it is.
+    pub fn alias(&self, uaid: Uaid, channel: ChannelId) -> ChannelId {
+        let mut text = [0; 32];
+        text[..16].copy_from_slice(uaid.as_bytes());
+        text[16..].copy_from_slice(channel.as_bytes());
+        let tag = prefix(hmac::sign(&self.newest().alias, &text).as_ref());
+        ChannelId::from_uuid(uuid::Builder::from_random_bytes(tag).into_uuid())
     }
 
     /// The token of an endpoint URL, base64url. The same subscription has the same token each time.
@@ -243,6 +254,7 @@ struct Key {
     message: hmac::Key,
     mask: hmac::Key,
     secret: hmac::Key,
+    alias: hmac::Key,
 }
 
 const ENDPOINT_LABEL: &[u8] = b"edgepush endpoint 1";
@@ -263,6 +275,7 @@ impl Key {
             message: mac(b"message 1"),
             mask: mac(b"mask 1"),
             secret: mac(b"secret 1"),
+            alias: mac(b"alias 1"),
         }
     }
 
@@ -319,6 +332,13 @@ fn halves(bytes: &[u8; 16]) -> ([u8; 8], [u8; 8]) {
         ((bits >> 64) as u64).to_be_bytes(),
         (bits as u64).to_be_bytes(),
     )
+}
+
+/// What is remembered of the name that the main service gave a message.
+pub fn received(version: &str) -> Received {
+    Received(prefix(
+        digest::digest(&digest::SHA256, version.as_bytes()).as_ref(),
+    ))
 }
 
 /// Decodes base64url, padded or not, of at most `bytes_max` bytes.

@@ -98,6 +98,11 @@ pub fn dashed(channel: ChannelId) -> String {
     channel.uuid().hyphenated().to_string()
 }
 
+/// What of a spelling must be remembered: nothing of the usual one.
+pub fn own_spelling(channel: ChannelId, spelling: &str) -> Option<Box<str>> {
+    (dashed(channel) != spelling).then(|| spelling.into())
+}
+
 /// The answer to `register`; `channel` as the user agent spells it.
 pub fn registered(channel: &str, outcome: Registered<'_>) -> String {
     #[derive(Serialize)]

@@ -1,6 +1,8 @@
 //! The websocket from the user agent's side, in both dialects: what it says to a gateway, and what
 //! it reads of it. Liberal in what it reads: a gateway is not always this one.
 
+use std::collections::BTreeMap;
+
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -10,6 +12,7 @@ use super::encryption::Headers;
 use super::server_message::dashed;
 use crate::model::dialect::Dialect;
 use crate::model::ids::ChannelId;
+use crate::model::message::{Content, Encoding, Payload};
 
 /// Asks whether the gateway is there; any answer will do.
 pub const PING: &str = "{}";
@@ -53,15 +56,30 @@ pub fn unregister(channel: ChannelId) -> String {
         .to_string()
 }
 
+/// Asks for broadcasts, whatever their versions are.
+pub fn broadcast_subscribe<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
+    // Which no broadcast has: the answer names each that there is.
+    let wanted: BTreeMap<&str, &str> = ids.into_iter().map(|id| (id, "")).collect();
+    json!({"messageType": "broadcast_subscribe", "broadcasts": wanted}).to_string()
+}
+
 /// A push message has been received.
 pub fn ack(channel: ChannelId, version: &str, code: AckCode) -> String {
-    let code = match code {
-        AckCode::Delivered => 100,
-        AckCode::DecryptionError => 101,
-        AckCode::NotDelivered => 102,
+    acks([(channel, version, code)])
+}
+
+/// Push messages have been received.
+pub fn acks<'a>(all: impl IntoIterator<Item = (ChannelId, &'a str, AckCode)>) -> String {
+    let update = |(channel, version, code)| {
+        let code = match code {
+            AckCode::Delivered => 100,
+            AckCode::DecryptionError => 101,
+            AckCode::NotDelivered => 102,
+        };
+        json!({"channelID": dashed(channel), "version": version, "code": code})
     };
-    let update = json!({"channelID": dashed(channel), "version": version, "code": code});
-    json!({"messageType": "ack", "updates": [update]}).to_string()
+    let updates: Vec<Value> = all.into_iter().map(update).collect();
+    json!({"messageType": "ack", "updates": updates}).to_string()
 }
 
 /// A version update has been received.
@@ -101,7 +119,14 @@ pub enum GatewayMessage {
         verdict: Verdict,
     },
     /// The answer to `unregister`.
-    Unregistered(Verdict),
+    Unregistered {
+        /// The subscription, if it says which.
+        channel: Option<ChannelId>,
+        /// Whether it has ended.
+        verdict: Verdict,
+    },
+    /// Versions of broadcasts.
+    Broadcasts(BTreeMap<String, String>),
     /// A push message.
     Notification(Notification),
     /// New versions.
@@ -170,6 +195,24 @@ pub struct Encrypted {
 }
 
 impl Encrypted {
+    /// The same as a push service keeps it; `None` if its encoding is unknown.
+    pub fn into_payload(self) -> Option<Payload> {
+        let encoding = match self.encoding.as_str() {
+            "aesgcm" => Encoding::Aesgcm,
+            "aes128gcm" => Encoding::Aes128gcm,
+            // Another gateway passes on what was not encrypted.
+            "" => return Some(Payload::Raw(self.data.into())),
+            _ => return None,
+        };
+        let header = |text: String| (!text.is_empty()).then(|| text.into());
+        Some(Payload::Encrypted(Content {
+            encoding,
+            encryption: header(self.encryption),
+            crypto_key: header(self.crypto_key),
+            body: self.data.into(),
+        }))
+    }
+
     /// How it is encrypted.
     pub fn headers(&self) -> Headers<'_> {
         Headers {
@@ -213,7 +256,11 @@ pub fn parse(frame: &str) -> Result<GatewayMessage, NotUnderstood> {
             endpoint: text(&message, "pushEndpoint").unwrap_or_default(),
             verdict: Verdict::of(&message),
         }),
-        Some("unregister") => Ok(GatewayMessage::Unregistered(Verdict::of(&message))),
+        Some("unregister") => Ok(GatewayMessage::Unregistered {
+            channel: channel(&message).ok(),
+            verdict: Verdict::of(&message),
+        }),
+        Some("broadcast") => Ok(GatewayMessage::Broadcasts(broadcasts(&message))),
         Some("notification") => match message.get("updates") {
             Some(updates) => {
                 let updates = updates.as_array().ok_or(NotUnderstood)?;
@@ -224,6 +271,14 @@ pub fn parse(frame: &str) -> Result<GatewayMessage, NotUnderstood> {
         },
         Some(_) | None => Ok(GatewayMessage::Other),
     }
+}
+
+/// What does not exist is listed under `errors`, which is no version.
+fn broadcasts(message: &Value) -> BTreeMap<String, String> {
+    let all = message.get("broadcasts").and_then(Value::as_object);
+    let all = all.into_iter().flatten();
+    all.filter_map(|(id, version)| Some((id.clone(), version.as_str()?.to_owned())))
+        .collect()
 }
 
 fn hello_answer(message: &Value) -> GatewayMessage {
@@ -392,7 +447,11 @@ mod tests {
             r#"{{"messageType":"register","channelID":"{DASHED}","status":400,"pushEndpoint":"Failed"}}"#
         );
         let unregistered = r#"{"messageType":"unregister","status":200}"#;
-        assert_eq!(parse(unregistered), Ok(GatewayMessage::Unregistered(OK)));
+        let expected = GatewayMessage::Unregistered {
+            channel: None,
+            verdict: OK,
+        };
+        assert_eq!(parse(unregistered), Ok(expected));
         let expected = GatewayMessage::Registered {
             channel: CHANNEL,
             endpoint: "Failed".to_owned(),
@@ -454,11 +513,23 @@ mod tests {
     }
 
     #[test]
+    fn broadcasts_that_there_are_come_with_their_versions() {
+        let asked = broadcast_subscribe(["a", "b"]);
+        let expected = r#"{"broadcasts":{"a":"","b":""},"messageType":"broadcast_subscribe"}"#;
+        assert_eq!(asked, expected);
+        let text = r#"{"messageType":"broadcast","broadcasts":{"a":"1","errors":{"b":"none"}}}"#;
+        let versions = BTreeMap::from([("a".to_owned(), "1".to_owned())]);
+        assert_eq!(parse(text), Ok(GatewayMessage::Broadcasts(versions)));
+        let none = parse(r#"{"messageType":"broadcast"}"#);
+        assert_eq!(none, Ok(GatewayMessage::Broadcasts(BTreeMap::new())));
+    }
+
+    #[test]
     fn what_is_not_of_the_protocol_is_told_apart_from_what_is_unknown() {
         for text in [
             "{}",
             r#"{"messageType":1}"#,
-            r#"{"messageType":"broadcast"}"#,
+            r#"{"messageType":"urgency","status":200}"#,
         ] {
             assert_eq!(parse(text), Ok(GatewayMessage::Other), "{text}");
         }

@@ -9,11 +9,13 @@ use super::fault;
 use super::messages::{self, Kept};
 use super::store::Store;
 use super::subscriptions::{self, Known, Origin};
+use super::upstream;
 use super::usage::Usage;
 use crate::model::dialect::Dialect;
 use crate::model::ids::Uaid;
 use crate::model::message::{Payload, PushMessage, Ttl, Urgency};
 use crate::model::store::{Deletion, EnqueueOutcome, Quota};
+use crate::model::upstream::{Owner, Received};
 use crate::model::version::{NewVersion, Version, VersionUpdate};
 
 /// Where a message would go.
@@ -34,11 +36,25 @@ pub(super) struct Terms {
     pub(super) version_clock: Version,
     pub(super) noted_from: Version,
     pub(super) quota: Quota,
+    pub(super) received: Option<(Owner, Received)>,
 }
 
 impl Store {
     /// Keeps `message` for `uaid`; see `StoreOp::Enqueue`.
     pub(super) fn enqueue(
+        &mut self,
+        uaid: Uaid,
+        message: &PushMessage,
+        terms: Terms,
+    ) -> rusqlite::Result<EnqueueOutcome> {
+        let outcome = self.enqueue_one(uaid, message, terms)?;
+        if let Some((owner, received)) = terms.received.filter(|_| outcome.is_kept()) {
+            upstream::receive(&self.connection, owner, received)?;
+        }
+        Ok(outcome)
+    }
+
+    fn enqueue_one(
         &mut self,
         uaid: Uaid,
         message: &PushMessage,
@@ -528,6 +544,7 @@ mod tests {
             version_clock: testing::VERSION_CLOCK,
             noted_from: testing::VERSION_CLOCK,
             quota,
+            received: None,
         };
         let no_bytes = Quota {
             total_bytes_max: 0,
@@ -755,6 +772,7 @@ mod tests {
             version_clock: testing::VERSION_CLOCK,
             noted_from: testing::VERSION_CLOCK,
             quota: NO_QUOTA,
+            received: None,
         };
         assert_eq!(
             outcome(&mut store, lost(10)),
@@ -882,6 +900,7 @@ mod tests {
                 version_clock: testing::VERSION_CLOCK,
                 noted_from: version(noted_from),
                 quota: NO_QUOTA,
+                received: None,
             };
             assert_eq!(outcome(store, op), EnqueueOutcome::Kept);
             let known = subscriptions::known(&store.connection, uaid, testing::channel(1));

@@ -10,6 +10,7 @@ mod fault;
 mod health;
 mod messages;
 mod open;
+mod operations;
 mod reader;
 mod reserve;
 mod salvage;
@@ -20,6 +21,7 @@ mod sleepers;
 mod start;
 mod store;
 mod subscriptions;
+mod upstream;
 mod usage;
 
 #[cfg(test)]

@@ -69,13 +69,13 @@ impl Store {
         {
             opened = open_file(directory, settings, fresh);
         }
-        let (connection, opened, lost_before) = opened?;
+        let (connection, opened) = opened?;
         sync_directory(directory)?;
         reserve.take();
         // The file's own, which may not be the one in `settings`.
         let page_bytes = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         let page_bytes = messages::unsigned(page_bytes);
-        let store = Self::new(connection, page_bytes, lost_before, reserve);
+        let store = Self::new(connection, page_bytes, opened.lost_before, reserve);
         Ok((store, opened))
     }
 }
@@ -84,7 +84,7 @@ fn open_file(
     directory: &Path,
     settings: &Settings,
     fresh: FreshDatabase,
-) -> Result<(Connection, Opened, bool), OpenError> {
+) -> Result<(Connection, Opened), OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -102,8 +102,7 @@ fn open_file(
         reuse_log(&connection);
         started = start_run(&mut connection, found, fresh);
     }
-    let (opened, lost_before) = started?;
-    Ok((connection, opened, lost_before))
+    Ok((connection, started?))
 }
 
 /// What SQLite would take for a new database, and remove its write-ahead log.
@@ -192,7 +191,7 @@ fn start_run(
     connection: &mut Connection,
     found: Found,
     fresh: FreshDatabase,
-) -> rusqlite::Result<(Opened, bool)> {
+) -> rusqlite::Result<Opened> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     if found.version == 0 {
         make(&transaction, fresh.id, !fresh.key_is_new)?;
@@ -226,8 +225,9 @@ fn start_run(
                 database: DatabaseId(row.get(1)?),
                 service_time: ServiceTime::from_secs(messages::unsigned(row.get(3)?)),
                 version_clock: Version::from_secs(messages::unsigned(row.get(4)?)),
+                lost_before: row.get(2)?,
             };
-            Ok((opened, row.get(2)?))
+            Ok(opened)
         },
     )?;
     transaction.commit()?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::store::{is_write, takes_room};
+use super::operations::{is_write, takes_room};
 use super::testing::{self, Folder, at};
 use super::{FreshDatabase, Settings, Store, Synchronous};
 use crate::model::dialect::Dialect;
@@ -198,6 +198,7 @@ impl Model {
                 }
                 StoreReply::Done
             }
+            StoreOp::Upstream(_) => unreachable!("has tests of its own"),
             StoreOp::Disown { uaid, channel } => {
                 let key = (uaid, channel);
                 if self
@@ -222,6 +223,7 @@ impl Model {
                 version_clock,
                 noted_from,
                 quota,
+                received: _,
             } => {
                 let versions = (version_clock, noted_from);
                 StoreReply::Enqueued(self.enqueue(uaid, message, lost, versions, quota))
@@ -754,6 +756,7 @@ impl Random {
                 bytes_max: self.below(30_000),
                 total_bytes_max: if self.one_in(20) { 0 } else { u64::MAX },
             },
+            received: None,
         }
     }
 

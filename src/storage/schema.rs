@@ -5,7 +5,7 @@ use rusqlite::Connection;
 /// One entry for each version; its place, from 1, is the version that it leads to.
 ///
 /// A published entry is never changed: the next schema is a new entry.
-const MIGRATIONS: [&str; 4] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4];
+const MIGRATIONS: [&str; 5] = [VERSION_1, VERSION_2, VERSION_3, VERSION_4, VERSION_5];
 
 /// The schema that this program knows.
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
@@ -104,6 +104,41 @@ const VERSION_4: &str = "
     DROP INDEX message_queue;
     CREATE INDEX message_queue ON message
         (uaid, id, expires_at, cost_bytes, urgency, substr(channel, 1, 2), substr(channel, 13, 4));
+";
+
+/// The main service.
+const VERSION_5: &str = "
+    -- Who we are there. `owner`: the user agent whose link it is; zeros for that of all.
+    CREATE TABLE upstream_name (
+        owner   BLOB NOT NULL PRIMARY KEY CHECK (length(owner) = 16),
+        name    TEXT NOT NULL,
+        service TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+
+    -- Subscriptions there, called `alias` there. `ended`: here, and not confirmed there.
+    CREATE TABLE upstream_borrowed (
+        owner    BLOB    NOT NULL CHECK (length(owner) = 16),
+        alias    BLOB    NOT NULL CHECK (length(alias) = 16),
+        uaid     BLOB    NOT NULL CHECK (length(uaid) = 16),
+        channel  BLOB    NOT NULL CHECK (length(channel) = 16),
+        endpoint TEXT    NOT NULL,
+        key      TEXT,
+        ended    INTEGER NOT NULL CHECK (ended IN (0, 1)),
+        PRIMARY KEY (owner, alias)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX upstream_borrowed_subscription ON upstream_borrowed (uaid, channel);
+
+    -- Messages that were kept and may come again, by a digest of their names there.
+    CREATE TABLE upstream_received (
+        owner   BLOB NOT NULL CHECK (length(owner) = 16),
+        version BLOB NOT NULL CHECK (length(version) = 16),
+        PRIMARY KEY (owner, version)
+    ) STRICT, WITHOUT ROWID;
+
+    -- User agents whose subscriptions there are lost, and who do not know it.
+    CREATE TABLE upstream_to_tell (
+        uaid BLOB NOT NULL PRIMARY KEY CHECK (length(uaid) = 16)
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// `application_id` of a database (SQLite's own field for telling whose a file is), and of a copy of

@@ -9,9 +9,10 @@ use rusqlite::Connection;
 
 use super::enqueue::Terms;
 use super::health::Health;
+use super::operations::{is_write, takes_room};
 use super::reserve::Reserve;
 use super::subscriptions::Registration;
-use super::{fault, messages, sleepers, subscriptions, usage};
+use super::{fault, messages, sleepers, subscriptions, upstream, usage};
 use crate::model::store::{Deletion, StoreError, StoreOp, StoreReply};
 use crate::model::time::ServiceTime;
 use crate::model::version::Version;
@@ -253,9 +254,8 @@ impl Store {
                     spelling: spelling.as_deref(),
                     dialect,
                 };
-                let done =
-                    subscriptions::subscribe(connection, uaid, registration, subscriptions_max)?;
-                StoreReply::Subscribed(done)
+                let (new, max) = (registration, subscriptions_max);
+                StoreReply::Subscribed(subscriptions::subscribe(connection, uaid, new, max)?)
             }
             StoreOp::Find {
                 uaid,
@@ -269,12 +269,14 @@ impl Store {
                 version_clock,
                 noted_from,
                 quota,
+                received,
             } => {
                 let terms = Terms {
                     lost,
                     version_clock,
                     noted_from,
                     quota,
+                    received,
                 };
                 StoreReply::Enqueued(self.enqueue(uaid, message, terms)?)
             }
@@ -292,6 +294,7 @@ impl Store {
             }
             StoreOp::Expire { now, messages_max } => self.expire(now, messages_max)?,
             StoreOp::Sleepers => StoreReply::Sleepers(sleepers::all(connection)?),
+            StoreOp::Upstream(ref op) => upstream::perform(connection, op)?,
             StoreOp::Unsubscribe { .. }
             | StoreOp::Forget { .. }
             | StoreOp::Disown { .. }
@@ -317,6 +320,7 @@ impl Store {
             StoreOp::Forget { uaid } => {
                 subscriptions::forget(connection, uaid, self.lost_before)?;
                 sleepers::remove(connection, uaid)?;
+                upstream::told(connection, uaid)?;
                 self.usage.forget(uaid);
             }
             StoreOp::Disown { uaid, channel } => {
@@ -341,6 +345,7 @@ impl Store {
             | StoreOp::Enqueue { .. }
             | StoreOp::Fetch { .. }
             | StoreOp::Expire { .. }
+            | StoreOp::Upstream(_)
             | StoreOp::Sleepers => {}
         }
         Ok(())
@@ -447,46 +452,6 @@ enum Doing {
 enum Committed {
     All(Vec<StoreReply>),
     WhatTakesNoRoom(Vec<StoreReply>),
-}
-
-/// Whether an operation needs room that it does not give back. The small changes that others make
-/// have theirs in the reserve.
-pub(super) const fn takes_room(op: &StoreOp) -> bool {
-    match op {
-        StoreOp::Subscribe { .. } | StoreOp::Enqueue { .. } | StoreOp::Sleep { .. } => true,
-        StoreOp::Load { .. }
-        | StoreOp::Find { .. }
-        | StoreOp::Fetch { .. }
-        | StoreOp::Sleepers
-        | StoreOp::Unsubscribe { .. }
-        | StoreOp::Forget { .. }
-        | StoreOp::Disown { .. }
-        | StoreOp::Delete(_)
-        | StoreOp::Expire { .. }
-        | StoreOp::SaveTime { .. }
-        | StoreOp::SaveVersions { .. }
-        | StoreOp::Woken { .. } => false,
-    }
-}
-
-/// Whether an operation may change what is kept.
-pub(super) const fn is_write(op: &StoreOp) -> bool {
-    match op {
-        StoreOp::Load { .. } | StoreOp::Find { .. } | StoreOp::Fetch { .. } | StoreOp::Sleepers => {
-            false
-        }
-        StoreOp::Subscribe { .. }
-        | StoreOp::Unsubscribe { .. }
-        | StoreOp::Forget { .. }
-        | StoreOp::Disown { .. }
-        | StoreOp::Enqueue { .. }
-        | StoreOp::Delete(_)
-        | StoreOp::Expire { .. }
-        | StoreOp::SaveTime { .. }
-        | StoreOp::SaveVersions { .. }
-        | StoreOp::Sleep { .. }
-        | StoreOp::Woken { .. } => true,
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension};
 
-use super::messages;
+use super::{messages, upstream};
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::store::Subscription;
@@ -260,6 +260,7 @@ fn end(
         .prepare_cached("DELETE FROM subscription WHERE uaid = ?1 AND channel = ?2")?
         .execute(names)?;
     messages::delete_of_subscription(connection, uaid, channel)?;
+    upstream::end(connection, uaid, channel)?;
     if needs_tombstone && count(connection, "tombstone", uaid)? < TOMBSTONES_MAX {
         connection
             .prepare_cached("INSERT OR IGNORE INTO tombstone (uaid, channel) VALUES (?1, ?2)")?

@@ -185,6 +185,7 @@ pub(super) fn enqueue_within(user_agent: u8, message: PushMessage, quota: Quota)
         version_clock: VERSION_CLOCK,
         noted_from: VERSION_CLOCK,
         quota,
+        received: None,
     }
 }
 
@@ -197,6 +198,7 @@ pub(super) fn enqueue_lost(user_agent: u8, message: PushMessage) -> StoreOp {
         version_clock: VERSION_CLOCK,
         noted_from: VERSION_CLOCK,
         quota: NO_QUOTA,
+        received: None,
     }
 }
 

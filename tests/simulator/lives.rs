@@ -43,6 +43,7 @@ impl World {
                 unifiedpush: UnifiedPush::default(),
                 public_url: None,
                 access: Access::default(),
+                upstream: None,
                 keyring: keyring(),
                 opened: self.as_believed(opened),
                 random: self.rng.bytes8(),

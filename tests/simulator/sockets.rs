@@ -122,6 +122,7 @@ impl World {
             peer: peer(),
             base_url: BaseUrl::of_host(Scheme::Http, HOST),
             simplepush_path,
+            borrows: false,
             random: self.rng.bytes8(),
         };
         self.input(Input::Opened(opening));

@@ -344,6 +344,7 @@ impl World {
             }
             Output::Datagram { to } => self.datagram(to),
             Output::AskProxy { .. } => unreachable!("there is no proxy"),
+            Output::Up { .. } => unreachable!("there is no main service"),
             Output::Store(op) => {
                 let run = self.run.as_mut().expect("it runs");
                 run.queue.push_back((self.step, op));
@@ -410,6 +411,7 @@ impl World {
             CloseReason::HelloExpected => "first frame was not hello",
             CloseReason::Refused(_) => "closed: refused",
             CloseReason::WillBeWoken => "closed: will be woken",
+            CloseReason::SubscriptionsLost => unreachable!("there is no main service"),
             CloseReason::BadMessage(_)
             | CloseReason::Deregistered
             | CloseReason::BinaryMessage

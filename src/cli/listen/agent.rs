@@ -248,7 +248,9 @@ impl Agent {
                     self.update(update);
                 }
             }
-            GatewayMessage::Unregistered(_) | GatewayMessage::Other => {}
+            GatewayMessage::Unregistered { .. }
+            | GatewayMessage::Broadcasts(_)
+            | GatewayMessage::Other => {}
         }
     }
 

@@ -8,8 +8,6 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// A connection that lasted so long was a good one: the next pause is the shortest again. A gateway
 /// that lets us in and throws us out at once is not asked every second.
 const GOOD_CONNECTION: Duration = Duration::from_secs(10);
-/// Longest pause that the gateway can ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// Counts failures.
 #[derive(Debug, Default)]
@@ -44,13 +42,6 @@ impl Backoff {
     }
 }
 
-/// What a `Retry-After` header asks for, within reason; a date counts as nothing.
-pub(super) fn asked_for(retry_after: Option<&str>) -> Duration {
-    let secs = retry_after.and_then(|text| text.trim().parse().ok());
-    secs.map_or(Duration::ZERO, Duration::from_secs)
-        .min(RETRY_AFTER_MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,19 +65,5 @@ mod tests {
             backoff.disconnected(start + Duration::from_secs(lasted));
             assert_eq!(backoff.next([0, 0]).as_secs(), pause, "{lasted}");
         }
-    }
-
-    #[test]
-    fn retry_after_is_obeyed_within_reason() {
-        for (text, secs) in [
-            ("30", 30),
-            ("0", 0),
-            ("99999999999", 600),
-            ("-1", 0),
-            ("Mon", 0),
-        ] {
-            assert_eq!(asked_for(Some(text)).as_secs(), secs, "{text}");
-        }
-        assert_eq!(asked_for(None), Duration::ZERO);
     }
 }

@@ -240,7 +240,9 @@ impl Listener<'_> {
                 Happened::Received(Received::Text(text)) => {
                     self.agent.handle(now(), Input::Text(&text));
                 }
-                Happened::Received(Received::Alive) => self.agent.handle(now(), Input::Alive),
+                Happened::Received(Received::Alive | Received::Pong) => {
+                    self.agent.handle(now(), Input::Alive)
+                }
                 Happened::Received(Received::Garbage) => self.agent.handle(now(), Input::Garbage),
                 Happened::Received(Received::End(why)) => return Ok(why),
             }
@@ -366,15 +368,11 @@ impl Refusal {
     fn of(error: UpgradeError) -> Self {
         match error {
             UpgradeError::Refused(answer) => {
-                let mut why = format!("the gateway refuses the websocket with {}", answer.status);
-                if let Some(message) = answer.message() {
-                    why.push_str(": ");
-                    why.push_str(&message);
-                }
+                let why = answer.refusal("the gateway");
                 if !answer.may_pass() {
                     return Self::Final(Ending::Failed(why));
                 }
-                Self::Again(why, backoff::asked_for(answer.retry_after.as_deref()))
+                Self::Again(why, answer.asked_for())
             }
             UpgradeError::Client(ClientError::Connect(error)) if error.is_lasting() => {
                 Self::Final(Ending::Failed(error.to_string()))

@@ -120,7 +120,7 @@ async fn refused_message(world: &World, text: &str, is_named: bool) {
         loop {
             match socket.receive().await {
                 Received::Text(answer) => return !is_granted(&answer),
-                Received::Alive | Received::Garbage => {}
+                Received::Alive | Received::Pong | Received::Garbage => {}
                 Received::End(_) => return true,
             }
         }
@@ -137,10 +137,13 @@ fn is_granted(answer: &str) -> bool {
         Ok(
             GatewayMessage::Hello { verdict, .. }
             | GatewayMessage::Registered { verdict, .. }
-            | GatewayMessage::Unregistered(verdict),
+            | GatewayMessage::Unregistered { verdict, .. },
         ) => verdict.is_ok(),
         Ok(
-            GatewayMessage::Notification(_) | GatewayMessage::Updates(_) | GatewayMessage::Other,
+            GatewayMessage::Notification(_)
+            | GatewayMessage::Updates(_)
+            | GatewayMessage::Broadcasts(_)
+            | GatewayMessage::Other,
         )
         | Err(_) => false,
     }

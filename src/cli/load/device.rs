@@ -151,7 +151,7 @@ impl Device {
     /// Gives a subscription up.
     pub(super) async fn unsubscribe(&mut self, channel: ChannelId) -> Result<(), Broken> {
         self.send(unregister(channel)).await?;
-        let GatewayMessage::Unregistered(verdict) = self.answer().await? else {
+        let GatewayMessage::Unregistered { verdict, .. } = self.answer().await? else {
             return Err(self.fault(Fault::Verdict, || "no answer to unregister".to_owned()));
         };
         self.granted(&verdict)
@@ -244,7 +244,7 @@ impl Device {
         };
         let text = match socket.receive().await {
             agent_socket::Received::Text(text) => text,
-            agent_socket::Received::Alive => return Ok(None),
+            agent_socket::Received::Alive | agent_socket::Received::Pong => return Ok(None),
             agent_socket::Received::Garbage => {
                 self.fault(Fault::NotUnderstood, || "a binary message".to_owned());
                 return Ok(None);

@@ -30,13 +30,17 @@ impl Engine {
         else {
             return;
         };
-        if must_be_known && subscriptions.is_empty() {
+        let (by_path, dialect) = (session.borrows, session.dialect);
+        if self.must_subscribe_again(uaid, by_path, !subscriptions.is_empty()) {
+            self.newest.remove(&uaid);
+            self.start_again(now, id, uaid);
+        } else if must_be_known && subscriptions.is_empty() {
             if self.newest.get(&uaid) == Some(&id) {
                 self.newest.remove(&uaid);
             }
             self.newcomer(now, id);
         } else {
-            let dialect = session.dialect.unwrap_or(Dialect::WebPush);
+            let dialect = dialect.unwrap_or(Dialect::WebPush);
             debug!(
                 "hello uaid={} dialect={dialect:?} subscriptions={}",
                 uaid.tag(),
@@ -72,6 +76,14 @@ impl Engine {
             None => self.newcomer(now, id),
             Some(uaid) => self.returning(now, id, uaid, false),
         }
+    }
+
+    /// A user agent that gets a new name, so that it subscribes again, and loses what it had.
+    pub(in crate::engine) fn start_again(&mut self, now: Now, id: SessionId, uaid: Uaid) {
+        self.woken(uaid);
+        self.desk.out.store_for_nobody(StoreOp::Forget { uaid });
+        self.end_all_borrowed(now, uaid);
+        self.newcomer(now, id);
     }
 
     /// A user agent that gets a new name.
@@ -129,6 +141,7 @@ impl Engine {
             .send(id, session.greeting(agent.uaid, &broadcasts));
         agent.catch_up(now, &mut self.desk);
         session.state = State::Identified(Box::new(agent));
+        self.ask_for_broadcasts();
         self.watch_silence(id);
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::engine::counters::Counters;
 use crate::engine::outbox::{Registering, Waiting};
+use crate::engine::upstream::Wanted;
 use crate::engine::{Engine, Output, SessionId};
 use crate::model::dialect::Dialect;
 use crate::model::ids::ChannelId;
@@ -9,7 +10,7 @@ use crate::model::store::StoreOp;
 use crate::model::time::Now;
 use crate::protocol::client_message::RegisterKey;
 use crate::protocol::keyring::{Endpoint, KeyDigest};
-use crate::protocol::server_message::{self, Registered};
+use crate::protocol::server_message::{self, Registered, own_spelling};
 
 impl Engine {
     pub(super) fn webpush_register(
@@ -17,29 +18,29 @@ impl Engine {
         now: Now,
         id: SessionId,
         channel: ChannelId,
-        key: RegisterKey,
+        key: RegisterKey<'_>,
     ) {
         let spelling = server_message::dashed(channel);
-        match key {
-            RegisterKey::Absent => self.register(now, id, channel, spelling.into(), None),
-            RegisterKey::Present(digest) => {
-                self.register(now, id, channel, spelling.into(), Some(digest));
-            }
+        let key = match key {
+            RegisterKey::Absent => None,
+            RegisterKey::Present(digest, text) => Some((digest, text.into())),
             RegisterKey::Invalid => {
                 let answer = server_message::registered(&spelling, Registered::InvalidKey);
-                self.desk.out.send(id, answer);
+                return self.desk.out.send(id, answer);
             }
-        }
+        };
+        self.register(now, id, channel, spelling.into(), key);
     }
 
-    /// `spelling`: the channel's name as the user agent spells it.
+    /// `spelling`: the channel's name as the user agent spells it; `key`: what the subscription is to be
+    /// restricted to, and how that was sent.
     pub(in crate::engine) fn register(
         &mut self,
         now: Now,
         id: SessionId,
         channel: ChannelId,
         spelling: Box<str>,
-        restricted_to: Option<KeyDigest>,
+        key: Option<(KeyDigest, Box<str>)>,
     ) {
         if !self.admit_registration(now, id, channel) {
             let answer = server_message::registered(&spelling, Registered::TooMany);
@@ -48,20 +49,50 @@ impl Engine {
         let Some((session, uaid)) = self.named(id) else {
             return;
         };
+        let (restricted_to, key) = key.unzip();
+        let wanted = Wanted {
+            session: id,
+            uaid,
+            channel,
+            dialect: session.dialect.unwrap_or(Dialect::WebPush),
+            spelling,
+            restricted_to,
+            key,
+        };
+        if let Some((wanted, borrowed)) = self.borrow(now, wanted) {
+            self.register_here(wanted, borrowed);
+        }
+    }
+
+    /// `borrowed`: the endpoint that the user agent gets, if not one of the gateway itself.
+    pub(in crate::engine) fn register_here(&mut self, wanted: Wanted, borrowed: Option<Box<str>>) {
+        let Wanted {
+            session: id,
+            uaid,
+            channel,
+            dialect,
+            spelling,
+            restricted_to,
+            key: _,
+        } = wanted;
+        let Some((session, _)) = self.named(id) else {
+            return;
+        };
         // A request without either is refused before the websocket opens.
         let Some(base_url) = self.desk.public_url.as_ref().or(session.base_url.as_ref()) else {
             let answer = server_message::registered(&spelling, Registered::StorageFault);
             return self.desk.out.send(id, answer);
         };
-        let dialect = session.dialect.unwrap_or(Dialect::WebPush);
-        let token = self.desk.keyring.seal_endpoint(&Endpoint {
-            database: self.desk.database,
-            uaid,
-            channel,
-            restricted_to,
-            dialect,
+        let endpoint = borrowed.map(String::from).unwrap_or_else(|| {
+            let token = self.desk.keyring.seal_endpoint(&Endpoint {
+                database: self.desk.database,
+                uaid,
+                channel,
+                restricted_to,
+                dialect,
+            });
+            base_url.endpoint(dialect, restricted_to.is_some(), &token)
         });
-        let endpoint = base_url.endpoint(dialect, restricted_to.is_some(), &token);
         let op = StoreOp::Subscribe {
             uaid,
             channel,
@@ -82,6 +113,7 @@ impl Engine {
     /// `spelling`: the channel's name as the user agent spells it.
     pub(in crate::engine) fn unregister(
         &mut self,
+        now: Now,
         id: SessionId,
         channel: ChannelId,
         spelling: Box<str>,
@@ -91,8 +123,11 @@ impl Engine {
         };
         let uaid = agent.uaid;
         agent.unsubscribe(channel, &mut desk.out);
+        self.cancel_borrowing(now, uaid, channel);
         let waiting = Waiting::Unregister {
             session: id,
+            uaid,
+            channel,
             spelling,
         };
         self.asks(id);
@@ -113,17 +148,27 @@ impl Engine {
     pub(in crate::engine) fn registered(
         &mut self,
         id: SessionId,
-        registering: Registering,
+        registering: &Registering,
         made: Option<bool>,
     ) {
+        if let Some(answer) = self.registration_answer(id, registering, made) {
+            self.answer(id, answer);
+        }
+    }
+
+    /// What a session hears of the subscription that it asked for, which is there from here on.
+    pub(in crate::engine) fn registration_answer(
+        &mut self,
+        id: SessionId,
+        registering: &Registering,
+        made: Option<bool>,
+    ) -> Option<String> {
         let Registering {
             channel,
             spelling,
             endpoint,
         } = registering;
-        let Some(session) = self.sessions.get_mut(&id) else {
-            return;
-        };
+        let session = self.sessions.get_mut(&id)?;
         let outcome = match made {
             None => Registered::StorageFault,
             Some(false) => {
@@ -134,14 +179,13 @@ impl Engine {
                 if let Some(agent) = session.agent_mut() {
                     agent
                         .channels
-                        .register(channel, own_spelling(channel, &spelling));
+                        .register(*channel, own_spelling(*channel, spelling));
                 }
                 Counters::add(&mut self.desk.out.counters.registrations);
-                Registered::Endpoint(&endpoint)
+                Registered::Endpoint(endpoint)
             }
         };
-        let answer = server_message::registered(&spelling, outcome);
-        self.answer(id, answer);
+        Some(server_message::registered(spelling, outcome))
     }
 
     /// The storage has answered an unregister.
@@ -163,9 +207,4 @@ impl Engine {
             self.desk.out.push(Output::Resume { session: id });
         }
     }
-}
-
-/// What of a spelling must be remembered: nothing of the usual one.
-fn own_spelling(channel: ChannelId, spelling: &str) -> Option<Box<str>> {
-    (server_message::dashed(channel) != spelling).then(|| spelling.into())
 }

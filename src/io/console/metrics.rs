@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::report::{Report, State};
-use crate::engine::counters::{Counters, Snapshot};
+use crate::engine::counters::{Counters, LINK_STATES, LinkState, Snapshot};
 use crate::storage::Totals;
 
 /// What the format is called in `Content-Type`.
@@ -43,6 +43,14 @@ pub(super) fn text(report: &Report, version: &str) -> String {
     if let Ok(totals) = &report.totals {
         metrics.extend(stored(totals));
     }
+    let links = report.snapshot.as_ref().and_then(|s| s.upstream.as_deref());
+    if let Some(links) = links {
+        metrics.push(Metric::new(
+            "edgepush_upstream_borrowed_subscriptions",
+            "Subscriptions that are borrowed from the main service.",
+            links.iter().map(|link| link.borrowed).sum(),
+        ));
+    }
     let mut text = format!(
         "# HELP edgepush_build_info Which edgepush this is.\n\
          # TYPE edgepush_build_info gauge\n\
@@ -56,6 +64,20 @@ pub(super) fn text(report: &Report, version: &str) -> String {
             "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
         )
         .expect("a string can be written to");
+    }
+    text.push_str(&links.map_or_else(String::new, states));
+    text
+}
+
+/// How many links to the main service are in each state.
+fn states(links: &[LinkState]) -> String {
+    let mut text = "# HELP edgepush_upstream_links Links to the main service.\n\
+         # TYPE edgepush_upstream_links gauge\n"
+        .to_owned();
+    for state in LINK_STATES {
+        let count = links.iter().filter(|link| link.state == state).count();
+        writeln!(text, "edgepush_upstream_links{{state=\"{state}\"}} {count}")
+            .expect("a string can be written to");
     }
     text
 }
@@ -115,6 +137,7 @@ fn gauges(snapshot: &Snapshot, state: State) -> [Metric; 10] {
         uptime_secs,
         storage_fault: _,
         wall_clock_trusted,
+        upstream: _,
     } = snapshot;
     [
         Metric::new(
@@ -256,6 +279,14 @@ counters! {
     websockets_timed_out: "Websockets closed because they fell silent.",
     wakeups_sent: "Wake-up datagrams sent to SimplePush user agents that sleep.",
     storage_faults: "Writes that the storage refused.",
+    upstream_connects: "Attempts to connect to the main service.",
+    upstream_registrations: "Subscriptions borrowed from the main service.",
+    upstream_registrations_failed: "Registers that the main service refused or did not answer in time.",
+    upstream_unregistrations: "Unregistrations that the main service confirmed.",
+    upstream_messages: "Push messages from the main service, repeated ones included.",
+    upstream_duplicates: "Push messages from the main service that were known already.",
+    upstream_acks: "Acks sent to the main service.",
+    upstream_resets: "Names that the main service has replaced, with subscriptions behind them.",
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@
 use super::Facts;
 use super::metrics;
 use super::report::{Report, State};
-use crate::engine::counters::Snapshot;
+use crate::engine::counters::{LinkState, Snapshot};
 use crate::storage::Totals;
 
 /// `{{name}}` stands for a value of [`values`].
 const TEMPLATE: &str = include_str!("page.html");
+/// Most links that are listed: a page for people.
+const LINKS_SHOWN_MAX: usize = 100;
 /// In place of what is not known.
 const UNKNOWN: &str = "–";
 
@@ -34,6 +36,8 @@ fn values(report: &Report, facts: &Facts) -> Vec<(&'static str, String)> {
         *value = escape(value);
     }
     values.push(("rows", rows(report.snapshot.as_ref())));
+    let links = report.snapshot.as_ref().and_then(|s| s.upstream.as_deref());
+    values.push(("links", links.map(self::links).unwrap_or_default()));
     values
 }
 
@@ -128,6 +132,38 @@ fn written(report: &Report) -> [(&'static str, String); 2] {
 
 fn known(number: Option<u64>, write: fn(u64) -> String) -> String {
     number.map_or_else(|| UNKNOWN.to_owned(), write)
+}
+
+/// The links to the main service as a table.
+fn links(links: &[LinkState]) -> String {
+    let row = |link: &LinkState| {
+        let owner = link
+            .owner
+            .map_or_else(|| "all".to_owned(), |tag| tag.to_string());
+        let cells = [
+            owner,
+            format!("{} for {}", link.state, duration(link.since_secs)),
+            count(link.borrowed),
+            count(link.messages),
+            count(link.acks),
+            link.last_error.clone().unwrap_or_default(),
+        ];
+        let cells = cells.map(|cell| format!("<td>{}</td>", escape(&cell)));
+        format!("<tr>{}</tr>\n", cells.concat())
+    };
+    let rows: String = links.iter().take(LINKS_SHOWN_MAX).map(row).collect();
+    let left = links.len().saturating_sub(LINKS_SHOWN_MAX);
+    let more = if left > 0 {
+        format!(
+            "<p>and {} more</p>",
+            count(u64::try_from(left).unwrap_or(u64::MAX))
+        )
+    } else {
+        String::new()
+    };
+    let head = "<tr><th>user agent</th><th>link</th><th>borrowed</th><th>messages</th><th>acks</th>\
+                <th>last error</th></tr>";
+    format!("<h2>Main service</h2>\n<table>{head}\n{rows}</table>{more}")
 }
 
 /// The counters as rows of a table.

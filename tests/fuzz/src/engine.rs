@@ -111,12 +111,14 @@ impl World {
             },
             public_url: None,
             access: Access::default(),
+            upstream: None,
             keyring: Keyring::new(&[[1; KEY_BYTES]]).expect("one key"),
             opened: Opened {
                 database: DatabaseId([1; 8]),
                 run: 1,
                 service_time: ServiceTime::from_secs(u.arbitrary::<u32>().unwrap_or(0).into()),
                 version_clock: Version::from_secs(0),
+                lost_before: false,
             },
             random: [0; 8],
         };
@@ -150,6 +152,7 @@ impl World {
                 peer: IpAddr::V4(Ipv4Addr::new(192, 168, 1, 5)),
                 base_url: BaseUrl::of_host(Scheme::Http, "pi"),
                 simplepush_path: false,
+                borrows: false,
                 random: session.0.to_be_bytes(),
             }));
             let name = words::CHANNEL;
@@ -252,6 +255,7 @@ impl World {
                 .then(|| BaseUrl::of_host(Scheme::Http, "pi"))
                 .flatten(),
             simplepush_path: u.arbitrary()?,
+            borrows: u.arbitrary()?,
             random: id.to_be_bytes(),
         }));
         Ok(())
@@ -345,6 +349,7 @@ impl World {
             }
             Output::Store(op) => self.asked.push_back(op),
             Output::Datagram { .. } | Output::AskProxy { .. } => {}
+            Output::Up { .. } => unreachable!("there is no main service"),
             Output::Stopped => {
                 assert!(!self.stopped, "stopped twice");
                 self.stopped = true;

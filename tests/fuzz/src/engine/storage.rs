@@ -4,7 +4,7 @@ use arbitrary::Unstructured;
 use edgepush::model::ids::{ChannelId, MessageId, Uaid};
 use edgepush::model::message::{Content, Encoding, Payload, PushMessage, Topic, Ttl, Urgency};
 use edgepush::model::store::{
-    EnqueueOutcome, Sleeper, StoreError, StoreOp, StoreReply, Subscription,
+    EnqueueOutcome, Sleeper, StoreError, StoreOp, StoreReply, Subscription, UpstreamOp,
 };
 use edgepush::model::time::ServiceTime;
 use edgepush::model::version::{NewVersion, Version, VersionUpdate};
@@ -92,7 +92,12 @@ pub(super) fn plain_reply(op: &StoreOp) -> StoreReply {
         },
         StoreOp::Expire { .. } => StoreReply::Expired(0),
         StoreOp::Sleepers => StoreReply::Sleepers(Vec::new()),
-        StoreOp::Unsubscribe { .. }
+        StoreOp::Upstream(UpstreamOp::Load) => StoreReply::Upstream(Box::default()),
+        StoreOp::Upstream(UpstreamOp::Borrow { .. }) => StoreReply::Subscribed(true),
+        StoreOp::Upstream(
+            UpstreamOp::Returned { .. } | UpstreamOp::Lost { .. } | UpstreamOp::Settled { .. },
+        )
+        | StoreOp::Unsubscribe { .. }
         | StoreOp::Disown { .. }
         | StoreOp::Forget { .. }
         | StoreOp::Delete(_)

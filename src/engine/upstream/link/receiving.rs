@@ -1,0 +1,160 @@
+//! Push messages from the main service: each is taken once, and acked when it is in good hands.
+
+use super::{Link, Phase, SETTLE_AFTER, after, order};
+use crate::engine::UpOrder;
+use crate::engine::counters::Counters;
+use crate::engine::upstream::{Outcome, Turn};
+use crate::model::ids::ChannelId;
+use crate::model::store::{StoreOp, UpstreamOp};
+use crate::model::upstream::Received;
+use crate::protocol::client_message::AckCode;
+use crate::protocol::keyring;
+use crate::protocol::problem::Problem;
+use crate::protocol::user_agent::{self, Notification};
+
+/// Most messages of one link whose acks may be lost. autopush keeps 150 for a user agent that is
+/// away; a busy link has some hundreds in a minute, after which they are settled.
+const RECEIVED_MAX: usize = 4096;
+
+/// A message that came and may come again.
+#[derive(Debug)]
+pub(super) struct Message {
+    /// How it is acked, if it came since the start.
+    name: Option<(ChannelId, Box<str>)>,
+    /// What its ack says; `None` as long as nobody knows what becomes of it.
+    code: Option<AckCode>,
+}
+
+impl Link {
+    /// A message that was kept before the start.
+    pub(in crate::engine::upstream) fn remember(&mut self, received: Received) {
+        let message = Message {
+            name: None,
+            code: Some(AckCode::Delivered),
+        };
+        self.received.insert(received, message);
+    }
+
+    /// A push message comes: for the first time, or again because its ack was lost.
+    pub(super) fn notification(&mut self, notification: Notification, turn: &mut Turn<'_>) {
+        self.messages = self.messages.saturating_add(1);
+        Counters::add(&mut turn.out.counters.upstream_messages);
+        let Notification {
+            channel: alias,
+            ref version,
+            ..
+        } = notification;
+        let received = keyring::received(version);
+        let name = (alias, version.as_str().into());
+        if let Some(known) = self.received.get_mut(&received) {
+            Counters::add(&mut turn.out.counters.upstream_duplicates);
+            known.name = Some(name);
+            if known.code.is_some() {
+                self.acks.push(received);
+            }
+            return;
+        }
+        if self.received.len() >= RECEIVED_MAX {
+            let why = "more messages came than can be taken at once";
+            return self.close(Some(why.to_owned()), turn);
+        }
+        let message = Message {
+            name: Some(name),
+            code: None,
+        };
+        self.received.insert(received, message);
+        let known = self.borrowed.get(&alias);
+        turn.outcomes.push_back(Outcome::Message {
+            owner: self.owner,
+            received,
+            subscription: known.map(|known| (known.uaid, known.channel)),
+            notification,
+        });
+    }
+
+    /// It is known what became of a message: what its ack says, or why it cannot be taken.
+    ///
+    /// What passes by itself has the connection closed: the message comes again with a later one.
+    pub(in crate::engine::upstream) fn judged(
+        &mut self,
+        received: Received,
+        verdict: Result<AckCode, Problem>,
+        turn: &mut Turn<'_>,
+    ) {
+        let Some(message) = self.received.get_mut(&received) else {
+            return;
+        };
+        let alias = message.name.as_ref().map(|(alias, _)| *alias);
+        let is_known = |alias: &ChannelId| self.borrowed.contains_key(alias);
+        let code = match verdict {
+            // Of a subscription that only its user agent can know.
+            Ok(AckCode::NotDelivered) if !alias.as_ref().is_some_and(is_known) => Err(()),
+            Ok(code) => Ok(code),
+            Err(Problem::NoSubscription) => Err(()),
+            Err(problem) => {
+                self.received.remove(&received);
+                let why = format!("a message cannot be taken: {}", problem.wire().message);
+                return self.close(Some(why), turn);
+            }
+        };
+        message.code = Some(code.unwrap_or(AckCode::NotDelivered));
+        self.acks.push(received);
+        if let (Err(()), Some(alias)) = (code, alias) {
+            self.give_back(alias, turn);
+        }
+    }
+
+    /// Sends the acks that have gathered, in one message.
+    pub(in crate::engine::upstream) fn send_acks(&mut self, turn: &mut Turn<'_>) {
+        let acks = std::mem::take(&mut self.acks);
+        let Phase::Ready(id) = self.phase else {
+            // They come again, and are known then.
+            return;
+        };
+        let all = acks.iter().filter_map(|received| {
+            let message = self.received.get(received)?;
+            let (alias, version) = message.name.as_ref()?;
+            Some((*alias, &**version, message.code?))
+        });
+        let all: Vec<_> = all.collect();
+        if all.is_empty() {
+            return;
+        }
+        let sent = u64::try_from(all.len()).unwrap_or(u64::MAX);
+        self.acks_sent = self.acks_sent.saturating_add(sent);
+        let counter = &mut turn.out.counters.upstream_acks;
+        *counter = counter.saturating_add(sent);
+        order(turn.out, id, UpOrder::Send(user_agent::acks(all)));
+        let soon = after(turn.now, SETTLE_AFTER);
+        self.settle_at.get_or_insert(soon);
+    }
+
+    /// What cannot come again once the main service has answered a ping that is sent now.
+    ///
+    /// It keeps a whole batch until all of it is acked: as long as any message is not, none is certain.
+    pub(super) fn certain_with_pong(&self) -> Vec<Received> {
+        if self.received.values().any(|message| message.code.is_none()) {
+            return Vec::new();
+        }
+        self.received.keys().copied().collect()
+    }
+
+    /// These messages cannot come again.
+    pub(super) fn forget(&mut self, certain: Vec<Received>, turn: &mut Turn<'_>) {
+        if certain.is_empty() {
+            if !self.received.is_empty() {
+                self.settle_at = Some(after(turn.now, SETTLE_AFTER));
+            }
+            return;
+        }
+        for received in &certain {
+            self.received.remove(received);
+        }
+        let owner = self.owner;
+        let op = StoreOp::Upstream(UpstreamOp::Settled {
+            owner,
+            received: certain,
+        });
+        turn.out.store_for_nobody(op);
+    }
+}

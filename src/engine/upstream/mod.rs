@@ -1,0 +1,448 @@
+//! The gateway as a user agent of the main service: which links there are, and what each of them is
+//! asked to do.
+//!
+//! Owns the links and when each may connect. What comes of them for user agents is the engine's, in
+//! `borrowing`: it is told by [`Outcome`]s.
+
+mod link;
+mod pacer;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use link::Link;
+use pacer::Pacer;
+
+use super::counters::LinkState;
+use super::deadlines::Deadlines;
+use super::outbox::{Judged, Outbox, Waiting};
+use super::{LinkId, SessionId, UpEvent};
+use crate::model::dialect::Dialect;
+use crate::model::ids::{ChannelId, Uaid};
+use crate::model::store::{StoreOp, UpstreamOp};
+use crate::model::upstream::{self as model, Borrowed, Identity, Kept, Name, Owner, Received};
+use crate::protocol::keyring::{KeyDigest, Keyring};
+use crate::protocol::user_agent::Notification;
+
+/// How soon what is kept is read again where that failed.
+const LOAD_AGAIN: Duration = Duration::from_secs(60);
+
+/// All links.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) settings: model::Upstream,
+    links: BTreeMap<Owner, Link>,
+    /// Whose each open connection is.
+    connections: BTreeMap<LinkId, Owner>,
+    alarms: Deadlines<Owner>,
+    /// Links that have acks to send at the end of this turn.
+    acking: BTreeSet<Owner>,
+    /// User agents whose subscriptions are lost, and who do not know it.
+    to_tell: BTreeSet<Uaid>,
+    pacer: Pacer,
+    /// Broadcasts that somebody has listened to.
+    broadcasts: BTreeSet<Box<str>>,
+    /// The link that they were asked for on.
+    carrier: Option<Owner>,
+    last_link: u64,
+    load: Load,
+    outcomes: VecDeque<Outcome>,
+}
+
+/// Whether it is known what there is.
+#[derive(Debug)]
+enum Load {
+    /// It is to be asked for at this time.
+    At(Instant),
+    Asked,
+    Done,
+}
+
+/// A register that waits for the main service.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) session: SessionId,
+    pub(super) uaid: Uaid,
+    pub(super) channel: ChannelId,
+    pub(super) dialect: Dialect,
+    /// As its user agent spells the channel.
+    pub(super) spelling: Box<str>,
+    pub(super) restricted_to: Option<KeyDigest>,
+    /// The key of that, as it was sent.
+    pub(super) key: Option<Box<str>>,
+}
+
+/// A subscription that the main service has made, on its way to flash.
+#[derive(Debug)]
+pub(super) struct Borrowing {
+    pub(super) session: SessionId,
+    pub(super) spelling: Box<str>,
+    pub(super) borrowed: Borrowed,
+}
+
+/// What comes of the links for others.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// The main service has made a subscription. It is to be written down, or to be given back with
+    /// [`Upstream::give_back`].
+    Made {
+        wanted: Wanted,
+        name: Name,
+        endpoint: Box<str>,
+    },
+    /// There is no subscription there.
+    NotMade(Wanted, NotMade),
+    /// A push message, to be judged.
+    Message {
+        owner: Owner,
+        received: Received,
+        /// Whose, if the subscription is known.
+        subscription: Option<(Uaid, ChannelId)>,
+        notification: Notification,
+    },
+    /// These user agents must subscribe again.
+    Lost(Vec<Uaid>),
+    /// Versions of broadcasts.
+    Broadcasts(BTreeMap<String, String>),
+}
+
+/// Why there is no subscription.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum NotMade {
+    /// The main service cannot be reached, or did not answer in time, or has a fault.
+    Unreachable,
+    /// It does not take the key.
+    InvalidKey,
+    /// The user agent has changed its mind.
+    Cancelled,
+}
+
+impl Upstream {
+    pub(super) fn new(now: Instant, settings: model::Upstream) -> Self {
+        Self {
+            pacer: Pacer::new(settings.connects_per_min_max),
+            settings,
+            links: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            alarms: Deadlines::new(),
+            acking: BTreeSet::new(),
+            to_tell: BTreeSet::new(),
+            broadcasts: BTreeSet::new(),
+            carrier: None,
+            last_link: 0,
+            load: Load::At(now),
+            outcomes: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let load = match self.load {
+            Load::At(at) => Some(at),
+            Load::Asked | Load::Done => None,
+        };
+        load.into_iter().chain(self.alarms.next()).min()
+    }
+
+    /// What has come of it, one at a time.
+    pub(super) fn poll_outcome(&mut self) -> Option<Outcome> {
+        let outcome = self.outcomes.pop_front();
+        if let Some(Outcome::Lost(uaids)) = &outcome {
+            self.to_tell.extend(uaids);
+        }
+        outcome
+    }
+
+    /// Everything whose time has come.
+    pub(super) fn timeout(&mut self, now: Instant, out: &mut Outbox) {
+        if let Load::At(at) = self.load
+            && at <= now
+        {
+            self.load = Load::Asked;
+            out.store(StoreOp::Upstream(UpstreamOp::Load), Waiting::Upstream);
+        }
+        while let Some(owner) = self.alarms.pop_due(now) {
+            if let Some(link) = self.links.get_mut(&owner) {
+                link.alarm = None;
+            }
+            self.on(now, owner, out, Link::alarm);
+        }
+    }
+
+    /// What is kept has been read; `None` if that failed.
+    pub(super) fn loaded(&mut self, now: Instant, kept: Option<Kept>, out: &mut Outbox) {
+        let Some(kept) = kept else {
+            let again = now.checked_add(LOAD_AGAIN);
+            self.load = again.map_or(Load::Done, Load::At);
+            return;
+        };
+        self.load = Load::Done;
+        self.to_tell.extend(kept.to_tell);
+        let mut elsewhere = BTreeSet::new();
+        for Name {
+            owner,
+            name,
+            service,
+        } in kept.names
+        {
+            if service == self.settings.service {
+                self.link(now, owner).name = Some(name);
+            } else {
+                // Whatever was borrowed there, nobody hears of it any more.
+                elsewhere.insert(owner);
+            }
+        }
+        for borrowed in kept.borrowed {
+            let owner = borrowed.owner;
+            self.link(now, owner).insert(borrowed);
+        }
+        for (owner, received) in kept.received {
+            self.link(now, owner).remember(received);
+        }
+        let owners: Vec<Owner> = self.links.keys().copied().collect();
+        for owner in owners {
+            if elsewhere.contains(&owner) {
+                self.on(now, owner, out, |link, turn| link.lose(turn));
+            }
+            self.on(now, owner, out, Link::wake);
+        }
+    }
+
+    /// Whose link is the one for this user agent.
+    pub(super) const fn owner_of(&self, uaid: Uaid) -> Owner {
+        match self.settings.identity {
+            Identity::PerUserAgent => Owner(uaid),
+            Identity::Shared => Owner::ALL,
+        }
+    }
+
+    /// What a subscription is called at the main service.
+    pub(super) fn alias(&self, uaid: Uaid, channel: ChannelId, keyring: &Keyring) -> ChannelId {
+        match self.settings.identity {
+            Identity::PerUserAgent => channel,
+            Identity::Shared => keyring.alias(uaid, channel),
+        }
+    }
+
+    /// Whether it is known what is borrowed.
+    pub(super) const fn is_loaded(&self) -> bool {
+        matches!(self.load, Load::Done)
+    }
+
+    /// The endpoint of a subscription that is borrowed already, with this key.
+    pub(super) fn endpoint(
+        &self,
+        uaid: Uaid,
+        channel: ChannelId,
+        key: Option<&str>,
+        keyring: &Keyring,
+    ) -> Option<Box<str>> {
+        let link = self.links.get(&self.owner_of(uaid))?;
+        link.endpoint(self.alias(uaid, channel, keyring), key)
+    }
+
+    /// Asks the main service for a subscription.
+    pub(super) fn want(
+        &mut self,
+        now: Instant,
+        wanted: Wanted,
+        keyring: &Keyring,
+        out: &mut Outbox,
+    ) {
+        let owner = self.owner_of(wanted.uaid);
+        let alias = self.alias(wanted.uaid, wanted.channel, keyring);
+        self.link(now, owner);
+        self.on(now, owner, out, |link, turn| link.want(alias, wanted, turn));
+    }
+
+    /// A subscription of this user agent has ended here: it ends there as well.
+    pub(super) fn end(
+        &mut self,
+        now: Instant,
+        uaid: Uaid,
+        channel: ChannelId,
+        keyring: &Keyring,
+        out: &mut Outbox,
+    ) {
+        let owner = self.owner_of(uaid);
+        let alias = self.alias(uaid, channel, keyring);
+        self.on(now, owner, out, |link, turn| link.end(alias, turn));
+    }
+
+    /// A user agent does not wait for a subscription any more.
+    pub(super) fn cancel(
+        &mut self,
+        now: Instant,
+        uaid: Uaid,
+        channel: ChannelId,
+        keyring: &Keyring,
+        out: &mut Outbox,
+    ) {
+        let owner = self.owner_of(uaid);
+        let alias = self.alias(uaid, channel, keyring);
+        self.on(now, owner, out, |link, turn| link.cancel(alias, turn));
+    }
+
+    /// All subscriptions of this user agent have ended here, or are about to.
+    pub(super) fn end_all(&mut self, now: Instant, uaid: Uaid, out: &mut Outbox) {
+        let owner = self.owner_of(uaid);
+        self.to_tell.remove(&uaid);
+        self.on(now, owner, out, |link, turn| link.end_all(uaid, turn));
+    }
+
+    /// A subscription that the main service has made is on flash.
+    pub(super) fn borrowed(&mut self, now: Instant, borrowed: Borrowed, out: &mut Outbox) {
+        let owner = borrowed.owner;
+        self.on(now, owner, out, |link, _| link.insert(borrowed));
+    }
+
+    /// A subscription that the main service has made is of no use.
+    pub(super) fn give_back(
+        &mut self,
+        now: Instant,
+        owner: Owner,
+        alias: ChannelId,
+        out: &mut Outbox,
+    ) {
+        self.on(now, owner, out, |link, turn| link.give_back(alias, turn));
+    }
+
+    /// It is known what became of a push message.
+    pub(super) fn judged(&mut self, now: Instant, judged: Judged, out: &mut Outbox) {
+        let Judged {
+            owner,
+            received,
+            verdict,
+        } = judged;
+        self.acking.insert(owner);
+        self.on(now, owner, out, |link, turn| {
+            link.judged(received, verdict, turn);
+        });
+    }
+
+    /// Sends the acks of this turn.
+    pub(super) fn send_acks(&mut self, now: Instant, out: &mut Outbox) {
+        for owner in std::mem::take(&mut self.acking) {
+            self.on(now, owner, out, Link::send_acks);
+        }
+    }
+
+    /// Asks for broadcasts that nobody has asked for before: on one link, as soon as one is ready.
+    pub(super) fn listen<'a>(&mut self, ids: impl Iterator<Item = &'a str>, out: &mut Outbox) {
+        let new: Vec<&str> = ids.filter(|id| !self.broadcasts.contains(*id)).collect();
+        if new.is_empty() {
+            return;
+        }
+        self.broadcasts.extend(new.iter().map(|id| Box::from(*id)));
+        if let Some(link) = self.carrier.and_then(|owner| self.links.get(&owner)) {
+            link.ask_for_broadcasts(new, out);
+        } else {
+            self.choose_carrier(out);
+        }
+    }
+
+    /// Broadcasts move to another link with the end of theirs.
+    fn choose_carrier(&mut self, out: &mut Outbox) {
+        let is_ready = |link: &Link| link.is_ready();
+        let carrier = self.carrier.and_then(|owner| self.links.get(&owner));
+        if self.broadcasts.is_empty() || carrier.is_some_and(is_ready) {
+            return;
+        }
+        self.carrier = None;
+        if let Some((owner, link)) = self.links.iter().find(|(_, link)| link.is_ready()) {
+            self.carrier = Some(*owner);
+            link.ask_for_broadcasts(self.broadcasts.iter().map(|id| &**id), out);
+        }
+    }
+
+    /// What the operator sees.
+    pub(super) fn snapshot(&self, now: Instant) -> Vec<LinkState> {
+        self.links.values().map(|link| link.state(now)).collect()
+    }
+
+    /// Whether this user agent must get a new name, so that it subscribes again.
+    pub(super) fn must_tell(&self, uaid: Uaid) -> bool {
+        self.to_tell.contains(&uaid)
+    }
+
+    /// Something happened on a connection.
+    pub(super) fn event(&mut self, now: Instant, id: LinkId, event: UpEvent<'_>, out: &mut Outbox) {
+        let Some(owner) = self.connections.get(&id).copied() else {
+            return;
+        };
+        if matches!(event, UpEvent::Ended(_)) {
+            self.connections.remove(&id);
+        }
+        self.acking.insert(owner);
+        self.on(now, owner, out, |link, turn| link.event(event, turn));
+    }
+
+    /// The process ends: every connection is closed.
+    pub(super) fn close_all(&mut self, now: Instant, out: &mut Outbox) {
+        self.send_acks(now, out);
+        let owners: Vec<Owner> = self.links.keys().copied().collect();
+        for owner in owners {
+            self.on(now, owner, out, |link, turn| link.close(None, turn));
+        }
+    }
+
+    fn link(&mut self, now: Instant, owner: Owner) -> &mut Link {
+        self.links
+            .entry(owner)
+            .or_insert_with(|| Link::new(owner, now))
+    }
+
+    /// Lets a link act, if there is one, and does what follows for all of them.
+    fn on(
+        &mut self,
+        now: Instant,
+        owner: Owner,
+        out: &mut Outbox,
+        act: impl FnOnce(&mut Link, &mut Turn<'_>),
+    ) {
+        let Some(link) = self.links.get_mut(&owner) else {
+            return;
+        };
+        let mut turn = Turn {
+            now,
+            settings: &self.settings,
+            pacer: &mut self.pacer,
+            last_link: &mut self.last_link,
+            outcomes: &mut self.outcomes,
+            out,
+        };
+        let was_ready = link.is_ready();
+        act(link, &mut turn);
+        link.settle_phase(&mut turn);
+        let is_ready = link.is_ready();
+        if let Some(id) = link.connection() {
+            self.connections.insert(id, owner);
+        }
+        let at = link.next_alarm(&self.settings);
+        self.alarms.set(owner, &mut link.alarm, at);
+        if link.is_over() {
+            self.links.remove(&owner);
+        }
+        if was_ready != is_ready {
+            self.choose_carrier(out);
+        }
+    }
+}
+
+/// What a link works with while it acts.
+struct Turn<'a> {
+    now: Instant,
+    settings: &'a model::Upstream,
+    pacer: &'a mut Pacer,
+    last_link: &'a mut u64,
+    outcomes: &'a mut VecDeque<Outcome>,
+    out: &'a mut Outbox,
+}
+
+impl Turn<'_> {
+    fn name_link(&mut self) -> LinkId {
+        *self.last_link = self.last_link.saturating_add(1);
+        LinkId(*self.last_link)
+    }
+}

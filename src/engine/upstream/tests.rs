@@ -1,0 +1,583 @@
+//! The links on the table of `testing`: a user agent on one side, the main service on the other.
+
+use std::time::Duration;
+
+use super::super::testing::{EMPTY_PAGE, KEPT, Out, Table, channel_id, loaded, page, versions};
+use super::super::{CloseReason, Input, LinkEnd, LinkId, UpEvent, UpOrder};
+use crate::model::ids::{ChannelId, Uaid};
+use crate::model::store::{EnqueueOutcome, StoreError, StoreOp, StoreReply, UpstreamOp};
+use crate::model::upstream::{
+    Borrowed, Endpoints, Identity, Kept, Name, Owner, Unreachable, Upstream,
+};
+use crate::protocol::keyring;
+
+const NAME: &str = "00000000000040008000000000000001";
+const ENDPOINT: &str = "https://push.example/wpush/v1/abc";
+const SERVICE: &str = "https://push.example";
+
+fn all() -> Upstream {
+    Upstream {
+        service: SERVICE.into(),
+        endpoints: Endpoints::All,
+        ..Upstream::default()
+    }
+}
+
+/// A table whose engine has read that nothing is borrowed.
+fn table(settings: Upstream) -> Table {
+    with_kept(settings, Kept::default())
+}
+
+fn with_kept(settings: Upstream, kept: Kept) -> Table {
+    let mut table = Table::with_upstream(settings);
+    assert!(matches!(
+        table.asked.as_slice(),
+        [StoreOp::Upstream(UpstreamOp::Load)]
+    ));
+    table.stored(vec![StoreReply::Upstream(Box::new(kept))]);
+    table
+}
+
+fn up(table: &mut Table, link: u64, event: UpEvent<'_>) -> Vec<Out> {
+    let link = LinkId(link);
+    table.input(Input::Up { link, event })
+}
+
+fn ended(table: &mut Table, link: u64, why: &str) -> Vec<Out> {
+    let end = LinkEnd {
+        why: why.to_owned(),
+        is_lasting: false,
+        retry_after: Duration::ZERO,
+        random: [0; 2],
+    };
+    up(table, link, UpEvent::Ended(end))
+}
+
+fn dashed(channel: u8) -> String {
+    channel_id(channel).uuid().hyphenated().to_string()
+}
+
+fn register_text(channel: u8) -> String {
+    format!(
+        r#"{{"messageType":"register","channelID":"{}"}}"#,
+        dashed(channel)
+    )
+}
+
+/// Opens a link that is being connected; what it says behind its hello.
+fn open(table: &mut Table, link: u64, name: &str) -> Vec<String> {
+    let outs = up(table, link, UpEvent::Opened);
+    let [Out::Up(at, UpOrder::Send(hello))] = outs.as_slice() else {
+        panic!("{outs:?}");
+    };
+    assert_eq!(*at, link);
+    assert!(hello.contains(r#""use_webpush":true"#), "{hello}");
+    let answer = format!(r#"{{"messageType":"hello","uaid":"{name}","status":200}}"#);
+    said(up(table, link, UpEvent::Text(&answer)))
+}
+
+/// What is sent to the main service.
+fn said(outs: Vec<Out>) -> Vec<String> {
+    let text = |out| {
+        if let Out::Up(_, UpOrder::Send(text)) = out {
+            return Some(text);
+        }
+        None
+    };
+    outs.into_iter().filter_map(text).collect()
+}
+
+/// Answers a register.
+fn made(table: &mut Table, link: u64, channel: u8, status: u16) -> Vec<Out> {
+    let text = format!(
+        r#"{{"messageType":"register","channelID":"{}","status":{status},"pushEndpoint":"{ENDPOINT}"}}"#,
+        dashed(channel)
+    );
+    up(table, link, UpEvent::Text(&text))
+}
+
+/// A user agent with a borrowed subscription, channel 1, on link 1.
+fn borrower(table: &mut Table) -> (u64, String) {
+    let (id, uaid) = table.newcomer();
+    assert_eq!(
+        table.say(id, &register_text(1)),
+        [Out::Up(1, UpOrder::Connect)]
+    );
+    assert_eq!(open(table, 1, NAME).len(), 1);
+    assert_eq!(made(table, 1, 1, 200), []);
+    let outs = table.stored(vec![StoreReply::Subscribed(true)]);
+    assert!(
+        matches!(outs.as_slice(), [Out::Sent(_, text)] if text.contains(ENDPOINT)),
+        "{outs:?}"
+    );
+    (id, uaid)
+}
+
+/// The name of a user agent of an earlier run, which is none of those that a table mints first.
+fn earlier() -> String {
+    let mut first = table(all());
+    for _ in 0..9 {
+        first.open();
+    }
+    first.newcomer().1
+}
+
+fn message(channel: u8, version: &str) -> String {
+    format!(
+        r#"{{"messageType":"notification","channelID":"{}","version":"{version}","data":"AAAA","headers":{{"encoding":"aes128gcm"}}}}"#,
+        dashed(channel)
+    )
+}
+
+fn ack(channel: u8, version: &str, code: u16) -> Out {
+    let text = format!(
+        r#"{{"messageType":"ack","updates":[{{"channelID":"{}","code":{code},"version":"{version}"}}]}}"#,
+        dashed(channel)
+    );
+    Out::Up(1, UpOrder::Send(text))
+}
+
+fn unregister(link: u64, channel: u8) -> Out {
+    let text = format!(
+        r#"{{"channelID":"{}","code":200,"messageType":"unregister"}}"#,
+        dashed(channel)
+    );
+    Out::Up(link, UpOrder::Send(text))
+}
+
+fn uaid_of(uaid: &str) -> Uaid {
+    keyring::parse_uaid(uaid).unwrap()
+}
+
+fn kept_of(uaid: &str, ended: bool) -> Kept {
+    let uaid = uaid_of(uaid);
+    Kept {
+        names: vec![Name {
+            owner: Owner(uaid),
+            name: NAME.into(),
+            service: SERVICE.into(),
+        }],
+        borrowed: vec![Borrowed {
+            owner: Owner(uaid),
+            alias: channel_id(1),
+            uaid,
+            channel: channel_id(1),
+            endpoint: ENDPOINT.into(),
+            key: None,
+            ended,
+        }],
+        ..Kept::default()
+    }
+}
+
+#[test]
+fn without_a_borrowed_subscription_nothing_leaves_the_house() {
+    let settings = Upstream {
+        endpoints: Endpoints::None,
+        ..all()
+    };
+    let mut table = table(settings);
+    let (id, _) = table.newcomer();
+    table.register(id, 1);
+    assert_eq!(table.pass(Duration::from_secs(3600)).len(), 1);
+}
+
+#[test]
+fn register_is_forwarded_with_its_key_and_other_requests_do_not_wait_for_it() {
+    let mut table = table(all());
+    let (id, _) = table.newcomer();
+    let key = "BKey";
+    let text = format!(
+        r#"{{"messageType":"register","channelID":"{}","key":"{key}"}}"#,
+        dashed(1)
+    );
+    assert_eq!(table.say(id, &text), [Out::Up(1, UpOrder::Connect)]);
+    assert_eq!(table.say(id, "{}"), [Out::Sent(id, "{}".to_owned())]);
+    let asked = open(&mut table, 1, NAME);
+    assert_eq!(
+        asked,
+        [format!(
+            r#"{{"channelID":"{}","key":"{key}","messageType":"register"}}"#,
+            dashed(1)
+        )]
+    );
+    made(&mut table, 1, 1, 200);
+    match table.asked.as_slice() {
+        [StoreOp::Upstream(UpstreamOp::Borrow { name, borrowed, .. })] => {
+            assert_eq!(&*name.name, NAME);
+            assert_eq!(borrowed.key.as_deref(), Some(key));
+        }
+        other => panic!("{other:?}"),
+    }
+    // Again: it has its endpoint, and the main service is not asked.
+    table.stored(vec![StoreReply::Subscribed(true)]);
+    assert_eq!(table.say(id, &text), [Out::Paused(id)]);
+    let outs = table.stored(vec![StoreReply::Subscribed(true)]);
+    assert!(
+        matches!(outs.as_slice(), [Out::Sent(_, text), Out::Resumed(_)] if text.contains(ENDPOINT)),
+        "{outs:?}"
+    );
+}
+
+#[test]
+fn unreachable_service_is_an_endpoint_here_or_an_error_within_the_time_that_is_allowed() {
+    for (unreachable, is_local) in [(Unreachable::Local, true), (Unreachable::Refuse, false)] {
+        let mut table = table(Upstream {
+            unreachable,
+            ..all()
+        });
+        let (id, _) = table.newcomer();
+        table.say(id, &register_text(1));
+        assert_eq!(table.pass(Duration::from_millis(2999)), []);
+        let outs = table.pass(Duration::from_millis(1));
+        assert_answered(&mut table, id, outs, is_local);
+        // Known to be down, it costs no time at all.
+        ended(&mut table, 1, "refused");
+        let outs = table.say(id, &register_text(2));
+        if is_local {
+            assert_eq!(outs[0], Out::Up(2, UpOrder::Connect));
+        }
+    }
+}
+
+fn assert_answered(table: &mut Table, id: u64, outs: Vec<Out>, is_local: bool) {
+    if is_local {
+        assert_eq!(outs, [Out::Paused(id)]);
+        let outs = table.stored(vec![StoreReply::Subscribed(true)]);
+        assert!(
+            matches!(outs.as_slice(), [Out::Sent(_, text), Out::Resumed(_)] if text.contains("http://pi")),
+            "{outs:?}"
+        );
+    } else {
+        assert!(
+            matches!(outs.as_slice(), [Out::Sent(_, text)] if text.contains(r#""status":500"#)),
+            "{outs:?}"
+        );
+    }
+}
+
+#[test]
+fn subscription_that_is_made_too_late_is_given_back() {
+    let mut table = table(all());
+    let (id, _) = table.newcomer();
+    table.say(id, &register_text(1));
+    open(&mut table, 1, NAME);
+    table.pass(Duration::from_secs(3));
+    table.stored(vec![StoreReply::Subscribed(true)]);
+    assert_eq!(made(&mut table, 1, 1, 200), []);
+}
+
+#[test]
+fn message_is_acked_there_when_its_user_agent_has_acked_it() {
+    let mut table = table(all());
+    let (id, _) = borrower(&mut table);
+    let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
+    let version = versions(&outs).remove(0);
+    assert_eq!(outs.len(), 1);
+    assert_eq!(table.ack(id, 1, &version, 101), [ack(1, "v1", 101)]);
+    assert!(table.asked.is_empty(), "{:?}", table.asked);
+    // Its ack was lost: it comes again, and only the ack is repeated.
+    let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
+    assert_eq!(outs, [ack(1, "v1", 101)]);
+}
+
+#[test]
+fn message_for_a_user_agent_that_is_away_is_acked_there_when_it_is_on_flash() {
+    let mut table = table(all());
+    let (id, _) = borrower(&mut table);
+    let session = super::super::SessionId(id);
+    table.input(Input::Gone { session });
+    assert_eq!(up(&mut table, 1, UpEvent::Text(&message(1, "v1"))), []);
+    assert!(matches!(
+        table.asked.as_slice(),
+        [StoreOp::Enqueue {
+            received: Some(_),
+            ..
+        }]
+    ));
+    // On its way it is known already, and not acked either.
+    assert_eq!(up(&mut table, 1, UpEvent::Text(&message(1, "v1"))), []);
+    assert_eq!(table.stored(vec![KEPT]), [ack(1, "v1", 100)]);
+}
+
+#[test]
+fn message_that_cannot_be_kept_is_not_acked_and_comes_again_with_the_next_connection() {
+    let mut table = table(all());
+    let (id, _) = borrower(&mut table);
+    let session = super::super::SessionId(id);
+    table.input(Input::Gone { session });
+    for reply in [
+        StoreReply::Enqueued(EnqueueOutcome::QueueFull),
+        StoreReply::Failed(StoreError::DiskFull),
+    ] {
+        let link = table.newest_link;
+        up(&mut table, link, UpEvent::Text(&message(1, "v1")));
+        assert_eq!(table.stored(vec![reply]), [Out::Up(link, UpOrder::Close)]);
+        assert_eq!(ended(&mut table, link, "closed"), []);
+        let outs = table.pass(Duration::from_secs(2));
+        assert_eq!(outs, [Out::Up(link + 1, UpOrder::Connect)]);
+        open(&mut table, link + 1, NAME);
+    }
+}
+
+#[test]
+fn message_that_was_kept_before_a_restart_is_acked_and_not_taken_again() {
+    let uaid = earlier();
+    let received = keyring::received("v1");
+    let kept = Kept {
+        received: vec![(Owner(uaid_of(&uaid)), received)],
+        ..kept_of(&uaid, false)
+    };
+    let mut table = with_kept(all(), kept);
+    assert_eq!(open(&mut table, 1, NAME), Vec::<String>::new());
+    let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
+    assert_eq!(outs, [ack(1, "v1", 100)]);
+    // A minute later the main service says that it has read that, and it is forgotten.
+    assert_eq!(
+        table.pass(Duration::from_secs(60)),
+        [Out::Up(1, UpOrder::Ping)]
+    );
+    assert_eq!(up(&mut table, 1, UpEvent::Pong), []);
+    assert!(matches!(
+        table.asked.last(),
+        Some(StoreOp::Upstream(UpstreamOp::Settled { received: all, .. })) if *all == [received]
+    ));
+}
+
+#[test]
+fn nothing_is_settled_as_long_as_any_message_is_not_acked() {
+    let mut table = table(all());
+    let (id, _) = borrower(&mut table);
+    let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
+    let version = versions(&outs).remove(0);
+    table.ack(id, 1, &version, 100);
+    up(&mut table, 1, UpEvent::Text(&message(1, "v2")));
+    let outs = table.pass(Duration::from_secs(60));
+    assert!(outs.contains(&Out::Up(1, UpOrder::Ping)), "{outs:?}");
+    up(&mut table, 1, UpEvent::Pong);
+    let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
+    assert_eq!(outs, [ack(1, "v1", 100)]);
+}
+
+#[test]
+fn message_of_an_unknown_subscription_has_it_ended_there() {
+    let mut table = table(all());
+    borrower(&mut table);
+    let outs = up(&mut table, 1, UpEvent::Text(&message(9, "v1")));
+    assert_eq!(outs, [unregister(1, 9), ack(9, "v1", 102)]);
+}
+
+#[test]
+fn subscription_that_ends_while_the_link_is_down_is_ended_there_later() {
+    let mut table = table(all());
+    let (id, uaid) = borrower(&mut table);
+    ended(&mut table, 1, "gone");
+    table.unregister(id, 1);
+    table.stored(vec![StoreReply::Done]);
+    table.pass(Duration::from_secs(1));
+    let outs = up(&mut table, 2, UpEvent::Opened);
+    assert_eq!(outs.len(), 1);
+    let answer = format!(r#"{{"messageType":"hello","uaid":"{NAME}","status":200}}"#);
+    assert_eq!(
+        up(&mut table, 2, UpEvent::Text(&answer)),
+        [unregister(2, 1)]
+    );
+
+    // The same after a restart.
+    let mut table = with_kept(all(), kept_of(&uaid, true));
+    let asked = open(&mut table, 1, NAME);
+    assert_eq!(asked.len(), 1);
+    let done = format!(
+        r#"{{"messageType":"unregister","channelID":"{}","status":200}}"#,
+        dashed(1)
+    );
+    let outs = up(&mut table, 1, UpEvent::Text(&done));
+    // Nothing is left to do: the link is closed.
+    assert_eq!(outs, [Out::Up(1, UpOrder::Close)]);
+    assert!(matches!(
+        table.asked.as_slice(),
+        [StoreOp::Upstream(UpstreamOp::Returned { .. })]
+    ));
+    ended(&mut table, 1, "closed");
+    assert_eq!(table.pass(Duration::from_secs(7200)), []);
+}
+
+#[test]
+fn replaced_name_gives_exactly_that_user_agent_a_new_one() {
+    let uaid = earlier();
+    let mut table = with_kept(all(), kept_of(&uaid, false));
+    let (other, _) = table.newcomer();
+    let id = table.again(&uaid);
+    table.stored(vec![loaded(1)]);
+    table.stored(vec![EMPTY_PAGE]);
+    let outs = up(&mut table, 1, UpEvent::Opened);
+    assert!(said(outs)[0].contains(NAME));
+    let answer =
+        r#"{"messageType":"hello","uaid":"0000000000004000800000000000000f","status":200}"#;
+    let outs = up(&mut table, 1, UpEvent::Text(answer));
+    assert_eq!(
+        outs,
+        [
+            Out::Up(1, UpOrder::Close),
+            Out::Closed(id, CloseReason::SubscriptionsLost)
+        ]
+    );
+    assert!(matches!(
+        table.asked.as_slice(),
+        [StoreOp::Upstream(UpstreamOp::Lost { .. })]
+    ));
+    table.stored(vec![StoreReply::Done]);
+    // It comes back and is told, once.
+    let id = table.again(&uaid);
+    let outs = table.stored(vec![loaded(1)]);
+    let [Out::Sent(_, hello), Out::Resumed(_)] = outs.as_slice() else {
+        panic!("{outs:?}");
+    };
+    assert!(!hello.contains(&uaid), "{hello}");
+    assert!(matches!(table.asked.as_slice(), [StoreOp::Forget { .. }]));
+    table.stored(vec![StoreReply::Done]);
+    // The others keep their names and their sockets.
+    assert_eq!(table.say(other, "{}").len(), 1);
+    assert_eq!(table.say(id, "{}").len(), 1);
+}
+
+#[test]
+fn name_of_another_service_is_as_good_as_lost() {
+    let uaid = earlier();
+    let mut kept = kept_of(&uaid, false);
+    kept.names[0].service = "https://elsewhere.example".into();
+    let mut table = with_kept(all(), kept);
+    assert!(matches!(
+        table.asked.as_slice(),
+        [StoreOp::Upstream(UpstreamOp::Lost { .. })]
+    ));
+    table.stored(vec![StoreReply::Done]);
+    table.again(&uaid);
+    let outs = table.stored(vec![loaded(1)]);
+    assert!(
+        matches!(&outs[0], Out::Sent(_, hello) if !hello.contains(&uaid)),
+        "{outs:?}"
+    );
+}
+
+#[test]
+fn waits_between_attempts_double_up_to_their_bound() {
+    let mut table = table(all());
+    let (id, _) = borrower(&mut table);
+    let _ = id;
+    let mut waits = Vec::new();
+    for link in 1..=12 {
+        assert_eq!(ended(&mut table, link, "down"), []);
+        let mut waited = 0;
+        while table.pass(Duration::from_secs(1)) != [Out::Up(link + 1, UpOrder::Connect)] {
+            waited += 1;
+            assert!(waited < 400);
+        }
+        waits.push(waited + 1);
+    }
+    assert_eq!(waits[..8], [1, 2, 4, 8, 16, 32, 64, 128]);
+    assert!(waits[9..].iter().all(|wait| *wait == 300), "{waits:?}");
+}
+
+#[test]
+fn silent_service_is_pinged_once_and_left_without_an_answer() {
+    let mut table = table(all());
+    let (id, _) = borrower(&mut table);
+    let session = super::super::SessionId(id);
+    table.input(Input::Gone { session });
+    assert_eq!(table.pass(Duration::from_secs(329)), []);
+    assert_eq!(
+        table.pass(Duration::from_secs(1)),
+        [Out::Up(1, UpOrder::Ping)]
+    );
+    assert_eq!(up(&mut table, 1, UpEvent::Pong), []);
+    assert_eq!(
+        table.pass(Duration::from_secs(330)),
+        [Out::Up(1, UpOrder::Ping)]
+    );
+    assert_eq!(
+        table.pass(Duration::from_secs(10)),
+        [Out::Up(1, UpOrder::Close)]
+    );
+    assert_eq!(ended(&mut table, 1, "closed"), []);
+    assert_eq!(
+        table.pass(Duration::from_secs(1)),
+        [Out::Up(2, UpOrder::Connect)]
+    );
+}
+
+#[test]
+fn message_for_a_simplepush_user_agent_is_a_new_version() {
+    let mut table = table(all());
+    let (id, _) = table.device();
+    assert_eq!(
+        table.say(id, &register_text(1)),
+        [Out::Up(1, UpOrder::Connect)]
+    );
+    open(&mut table, 1, NAME);
+    made(&mut table, 1, 1, 200);
+    table.stored(vec![StoreReply::Subscribed(true)]);
+    let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
+    let numbers = super::super::testing::numbers(&outs);
+    assert_eq!(numbers.len(), 1, "{outs:?}");
+    let outs = table.ack_number(id, 1, numbers[0]);
+    assert_eq!(outs, [ack(1, "v1", 100)]);
+}
+
+#[test]
+fn shared_name_does_not_let_one_user_agent_take_the_channel_of_another() {
+    let settings = Upstream {
+        identity: Identity::Shared,
+        ..all()
+    };
+    let mut table = table(settings);
+    let mut aliases = Vec::new();
+    for place in 0..2 {
+        let (id, _) = table.newcomer();
+        let outs = table.say(id, &register_text(1));
+        let asked = if place == 0 {
+            open(&mut table, 1, NAME)
+        } else {
+            said(outs)
+        };
+        let asked: serde_json::Value = serde_json::from_str(&asked[0]).unwrap();
+        let alias = asked["channelID"].as_str().unwrap().to_owned();
+        let text = format!(
+            r#"{{"messageType":"register","channelID":"{alias}","status":200,"pushEndpoint":"{ENDPOINT}"}}"#
+        );
+        up(&mut table, 1, UpEvent::Text(&text));
+        table.stored(vec![StoreReply::Subscribed(true)]);
+        let notification = format!(
+            r#"{{"messageType":"notification","channelID":"{alias}","version":"v{place}"}}"#
+        );
+        let outs = up(&mut table, 1, UpEvent::Text(&notification));
+        assert!(
+            matches!(outs.as_slice(), [Out::Sent(to, text)] if *to == id && text.contains(&dashed(1))),
+            "{outs:?}"
+        );
+        aliases.push(alias);
+    }
+    assert_ne!(aliases[0], aliases[1]);
+    let own = ChannelId::from_uuid(uuid::Uuid::try_parse(&aliases[0]).unwrap());
+    assert_ne!(own, channel_id(1));
+}
+
+#[test]
+fn database_that_was_put_back_asks_the_user_agent_whose_channel_it_is() {
+    let uaid = earlier();
+    let mut table = Table::with_upstream_after_a_loss(all());
+    let kept = kept_of(&uaid, false);
+    table.stored(vec![StoreReply::Upstream(Box::new(kept))]);
+    open(&mut table, 1, NAME);
+    let id = table.again(&uaid);
+    table.stored(vec![loaded(1)]);
+    table.stored(vec![EMPTY_PAGE]);
+    up(&mut table, 1, UpEvent::Text(&message(2, "v1")));
+    let kept = table.asked_to_keep();
+    table.stored(vec![StoreReply::Enqueued(EnqueueOutcome::KeptAndRestored)]);
+    let outs = table.stored(vec![page(vec![kept])]);
+    assert!(
+        matches!(outs.as_slice(), [Out::Sent(to, _)] if *to == id),
+        "{outs:?}"
+    );
+}
