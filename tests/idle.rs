@@ -68,6 +68,7 @@ impl Machine {
                 unifiedpush: UnifiedPush::default(),
                 public_url: None,
                 access: Access::default(),
+                upstream: None,
                 keyring: Keyring::new(&[[7; 32]]).unwrap(),
                 opened,
                 random: [2; 8],
@@ -115,6 +116,7 @@ impl Machine {
                 | Output::Resume { .. }
                 | Output::Datagram { .. }
                 | Output::AskProxy { .. }
+                | Output::Up { .. }
                 | Output::Stopped => {}
             }
         }
@@ -160,6 +162,7 @@ impl Machine {
             peer: PEER,
             base_url: BaseUrl::of_host(Scheme::Http, HOST),
             simplepush_path: false,
+            borrows: false,
             random: number.to_be_bytes(),
         }));
         self.say(session, hello);
