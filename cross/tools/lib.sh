@@ -40,7 +40,7 @@ in_capitals() {
 install_zig() {
   have_python_venv || install_packages python3-venv
   install_python_packages
-  export PATH=$venv/bin:$PATH
+  [[ :$PATH: == *:$venv/bin:* ]] || export PATH=$venv/bin:$PATH
   export ZIG_GLOBAL_CACHE_DIR=$cache/zig CARGO_ZIGBUILD_CACHE_DIR=$cache/zigbuild
 }
 
