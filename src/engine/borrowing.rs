@@ -44,8 +44,13 @@ impl Engine {
         } else {
             None
         };
-        if let Some(upstream) = &mut self.upstream {
-            upstream.loaded(now.monotonic, kept, &mut self.desk.out);
+        let Some(upstream) = &mut self.upstream else {
+            return;
+        };
+        for wanted in upstream.loaded(now.monotonic, kept, &mut self.desk.out) {
+            if let Some((wanted, borrowed)) = self.borrow(now, wanted) {
+                self.register_here(wanted, borrowed);
+            }
         }
     }
 

@@ -171,12 +171,22 @@ impl Upstream {
     }
 
     /// What is kept has been read; `None` if that failed.
-    pub(super) fn loaded(&mut self, now: Instant, kept: Option<Kept>, out: &mut Outbox) {
+    ///
+    /// Gives the registers that came before: only now it is known whether they are borrowed already.
+    #[must_use]
+    pub(super) fn loaded(
+        &mut self,
+        now: Instant,
+        kept: Option<Kept>,
+        out: &mut Outbox,
+    ) -> Vec<Wanted> {
         let Some(kept) = kept else {
             let again = now.checked_add(LOAD_AGAIN);
             self.load = again.map_or(Load::Done, Load::At);
-            return;
+            return Vec::new();
         };
+        let early = self.links.values_mut().flat_map(Link::take_wanted);
+        let early = early.collect();
         self.load = Load::Done;
         self.to_tell.extend(kept.to_tell);
         let mut elsewhere = BTreeSet::new();
@@ -207,6 +217,7 @@ impl Upstream {
             }
             self.on(now, owner, out, Link::wake);
         }
+        early
     }
 
     /// Whose link is the one for this user agent.

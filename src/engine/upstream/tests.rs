@@ -592,6 +592,22 @@ fn register_that_comes_before_it_is_known_what_is_kept_waits_for_that() {
 }
 
 #[test]
+fn register_that_comes_before_it_is_known_to_be_borrowed_gets_its_endpoint_and_asks_for_nothing() {
+    let mut table = Table::with_upstream(all());
+    let (id, uaid) = table.newcomer();
+    assert_eq!(table.say(id, &register_text(1)), []);
+    let kept = kept_of(&uaid, false);
+    let outs = table.stored(vec![StoreReply::Upstream(Box::new(kept))]);
+    assert_eq!(outs, [Out::Up(1, UpOrder::Connect), Out::Paused(id)]);
+    let outs = table.stored(vec![StoreReply::Subscribed(true)]);
+    assert!(
+        matches!(&outs[0], Out::Sent(_, text) if text.contains(ENDPOINT)),
+        "{outs:?}"
+    );
+    assert_eq!(open(&mut table, 1, NAME), Vec::<String>::new());
+}
+
+#[test]
 fn subscription_that_has_come_round_is_not_asked_for_once_more() {
     let mut table = table(all());
     let (first, _) = table.newcomer();

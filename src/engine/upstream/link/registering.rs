@@ -54,6 +54,14 @@ impl Link {
         }
     }
 
+    /// All registers without an answer; whoever takes them decides again.
+    pub(in crate::engine::upstream) fn take_wanted(
+        &mut self,
+    ) -> impl Iterator<Item = Wanted> + use<> {
+        let wanted = std::mem::take(&mut self.wanted);
+        wanted.into_values().map(|(wanted, _)| wanted)
+    }
+
     /// Whether the main service has not answered yet to the register of this one.
     pub(in crate::engine::upstream) fn is_asking_for(&self, alias: ChannelId) -> bool {
         self.wanted.contains_key(&alias)
@@ -97,9 +105,13 @@ impl Link {
         }
     }
 
-    /// Ends a subscription there, if it can be said now; what is on flash is said again later.
+    /// Ends a subscription there, if it can be said now; what is on flash is said again later. One that
+    /// its user agent has had all along, and that was only asked for anew, stays.
     pub(in crate::engine::upstream) fn give_back(&mut self, alias: ChannelId, turn: &mut Turn<'_>) {
         self.making.remove(&alias);
+        if self.borrowed.get(&alias).is_some_and(|known| !known.ended) {
+            return;
+        }
         if let Phase::Ready(id) = self.phase {
             order(turn.out, id, UpOrder::Send(user_agent::unregister(alias)));
         }
@@ -129,7 +141,7 @@ impl Link {
             endpoint.len() <= ENDPOINT_URL_BYTES_MAX && PeerUrl::endpoint(&endpoint).is_ok();
         let Some((wanted, _)) = self.wanted.remove(&alias) else {
             // Too late. What its user agent has in its place is another endpoint.
-            if verdict.is_ok() && !self.borrowed.contains_key(&alias) {
+            if verdict.is_ok() {
                 self.give_back(alias, turn);
             }
             return;
