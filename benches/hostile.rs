@@ -73,6 +73,10 @@ const ATTACKS: &[Attack] = &[
     ("peace again", "", |_, _| {}),
 ];
 
+/// The well-behaved stay below the rate of new connections of one address
+/// (`limits.connection_rate_per_sec_max`, 200).
+const PACE: Duration = Duration::from_millis(8);
+
 fn main() {
     within("", |network| {
         let mut limit = getrlimit(Resource::Nofile);
@@ -114,6 +118,7 @@ fn measure((name, unit, start): &Attack, network: Network, time: Duration) {
         while begin.elapsed() < time {
             open.push(neighbour.is_served_as_before());
             new.push(neighbour.is_served());
+            sleep(PACE);
         }
         did = stage.done.load(Ordering::Relaxed) - before;
         stage.ended.store(true, Ordering::Relaxed);
