@@ -360,6 +360,49 @@ fn nothing_is_settled_as_long_as_any_message_is_not_acked() {
 }
 
 #[test]
+fn message_that_comes_while_a_ping_is_out_leaves_what_was_acked_before_it_known() {
+    for meanwhile in ["v1", "v2"] {
+        let mut table = table(all());
+        let (id, _) = borrower(&mut table);
+        let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
+        table.ack(id, 1, &versions(&outs)[0], 100);
+        let outs = table.pass(Duration::from_secs(60));
+        assert_eq!(outs, [Out::Up(1, UpOrder::Ping)]);
+        let outs = up(&mut table, 1, UpEvent::Text(&message(1, meanwhile)));
+        if let Some(version) = versions(&outs).first() {
+            table.ack(id, 1, version, 100);
+        }
+        assert_eq!(up(&mut table, 1, UpEvent::Pong), []);
+        // The later ack was lost with the connection: all of it comes again, and to nobody.
+        ended(&mut table, 1, "gone");
+        table.pass(Duration::from_secs(1));
+        open(&mut table, 2, NAME);
+        for version in ["v1", meanwhile] {
+            let outs = up(&mut table, 2, UpEvent::Text(&message(1, version)));
+            assert_eq!(versions(&outs), Vec::<String>::new());
+            assert_eq!(outs.len(), 1, "{outs:?}");
+        }
+    }
+}
+
+#[test]
+fn link_that_is_too_busy_for_anything_to_be_settled_forgets_what_it_acked_first() {
+    let mut table = table(all());
+    borrower(&mut table);
+    for number in 0..5000 {
+        let outs = up(&mut table, 1, UpEvent::Text(&message(9, &number.to_string())));
+        assert!(!outs.contains(&Out::Up(1, UpOrder::Close)), "{number}");
+    }
+    let settled = table.asked.iter().find_map(|op| match op {
+        StoreOp::Upstream(UpstreamOp::Settled { received, .. }) => Some(received),
+        _ => None,
+    });
+    let settled = settled.unwrap();
+    assert!(settled.contains(&keyring::received("0")));
+    assert!(!settled.contains(&keyring::received("4095")));
+}
+
+#[test]
 fn message_of_an_unknown_subscription_has_it_ended_there() {
     let mut table = table(all());
     borrower(&mut table);
