@@ -36,7 +36,7 @@ impl Engine {
             return;
         };
         upstream.timeout(now.monotonic, &mut self.desk.out);
-        if upstream.to_tell().is_time_to_look(now.monotonic) {
+        if upstream.telling().is_time_to_look(now.monotonic) {
             self.let_go_of_those_to_tell(now);
         }
     }
@@ -317,7 +317,7 @@ impl Engine {
         let Some(upstream) = &mut self.upstream else {
             return;
         };
-        for uaid in upstream.to_tell().uaids() {
+        for uaid in upstream.telling().uaids() {
             let Some(session) = self.newest.get(&uaid).copied() else {
                 continue;
             };
@@ -331,8 +331,8 @@ impl Engine {
             let Some(upstream) = &mut self.upstream else {
                 return;
             };
-            let to_tell = upstream.to_tell();
-            if to_tell.lets_go(now.monotonic, uaid, has_everything) {
+            let telling = upstream.telling();
+            if telling.lets_go(now.monotonic, uaid, has_everything) {
                 self.end_session(now, session, CloseReason::SubscriptionsLost);
             }
         }
@@ -359,6 +359,6 @@ impl Engine {
         };
         let may_have_borrowed = upstream.settings.endpoints.fit(&registering);
         let was_lost = !is_known && self.desk.lost_before && may_have_borrowed;
-        was_lost || upstream.to_tell().tells_at_hello(now.monotonic, uaid)
+        was_lost || upstream.telling().tells_at_hello(now.monotonic, uaid)
     }
 }

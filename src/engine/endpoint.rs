@@ -180,7 +180,7 @@ impl Engine {
             return Err(Problem::Overloaded);
         }
         if let Some(upstream) = &mut self.upstream {
-            upstream.to_tell().owes(endpoint.uaid);
+            upstream.telling().owes(endpoint.uaid);
         }
         if let Some(update) = message.payload.update()
             && let Some((agent, _)) = self.agent_of_mut(endpoint.uaid)

@@ -44,7 +44,7 @@ pub(super) struct Upstream {
     /// Links that have acks to send at the end of this turn.
     acking: BTreeSet<Owner>,
     /// User agents whose subscriptions are lost, and who do not know it.
-    to_tell: Telling,
+    telling: Telling,
     pacer: Pacer,
     /// Broadcasts that somebody has listened to.
     broadcasts: BTreeSet<Box<str>>,
@@ -132,7 +132,7 @@ impl Upstream {
             connections: BTreeMap::new(),
             alarms: Deadlines::new(),
             acking: BTreeSet::new(),
-            to_tell: Telling::default(),
+            telling: Telling::default(),
             broadcasts: BTreeSet::new(),
             carrier: None,
             last_link: 0,
@@ -146,7 +146,7 @@ impl Upstream {
             Load::At(at) => Some(at),
             Load::Asked | Load::Done => None,
         };
-        let look = self.to_tell.next_look();
+        let look = self.telling.next_look();
         load.into_iter().chain(self.alarms.next()).chain(look).min()
     }
 
@@ -154,7 +154,7 @@ impl Upstream {
     pub(super) fn poll_outcome(&mut self) -> Option<Outcome> {
         let outcome = self.outcomes.pop_front();
         if let Some(Outcome::Lost(uaids)) = &outcome {
-            self.to_tell.add(uaids.iter().copied());
+            self.telling.add(uaids.iter().copied());
         }
         outcome
     }
@@ -193,7 +193,7 @@ impl Upstream {
         let early = self.links.values_mut().flat_map(Link::take_wanted);
         let early = early.collect();
         self.load = Load::Done;
-        self.to_tell.add(kept.to_tell);
+        self.telling.add(kept.to_tell);
         let mut elsewhere = BTreeSet::new();
         for Name {
             owner,
@@ -317,7 +317,7 @@ impl Upstream {
     /// All subscriptions of this user agent have ended here, or are about to.
     pub(super) fn end_all(&mut self, now: Instant, uaid: Uaid, out: &mut Outbox) {
         let owner = self.owner_of(uaid);
-        self.to_tell.remove(uaid);
+        self.telling.remove(uaid);
         self.on(now, owner, out, |link, turn| link.end_all(uaid, turn));
     }
 
@@ -393,12 +393,12 @@ impl Upstream {
 
     /// How many user agents do not know yet that their subscriptions are lost.
     pub(super) fn to_tell_len(&self) -> usize {
-        self.to_tell.len()
+        self.telling.len()
     }
 
     /// User agents whose subscriptions are lost, and who do not know it.
-    pub(super) const fn to_tell(&mut self) -> &mut Telling {
-        &mut self.to_tell
+    pub(super) const fn telling(&mut self) -> &mut Telling {
+        &mut self.telling
     }
 
     /// Something happened on a connection.

@@ -112,7 +112,7 @@ impl Owed {
     fn is_over(&mut self, now: Instant) -> bool {
         let until = *self
             .until
-            .get_or_insert(now.checked_add(PATIENCE).unwrap_or(now));
+            .get_or_insert_with(|| now.checked_add(PATIENCE).unwrap_or(now));
         until <= now
     }
 }

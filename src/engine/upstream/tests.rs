@@ -400,9 +400,11 @@ fn link_that_is_too_busy_for_anything_to_be_settled_forgets_what_it_acked_first(
         );
         assert!(!outs.contains(&Out::Up(1, UpOrder::Close)), "{number}");
     }
-    let settled = table.asked.iter().find_map(|op| match op {
-        StoreOp::Upstream(UpstreamOp::Settled { received, .. }) => Some(received),
-        _ => None,
+    let settled = table.asked.iter().find_map(|op| {
+        if let StoreOp::Upstream(UpstreamOp::Settled { received, .. }) = op {
+            return Some(received);
+        }
+        None
     });
     let settled = settled.unwrap();
     assert!(settled.contains(&keyring::received("0")));
@@ -530,11 +532,17 @@ fn let_go(id: u64) -> Out {
 fn store_all(table: &mut Table, waiting: &[PushMessage]) -> Vec<Out> {
     let mut outs = Vec::new();
     while !table.asked.is_empty() {
-        let reply = |op: &StoreOp| match op {
-            StoreOp::Enqueue { .. } => KEPT,
-            StoreOp::Load { .. } => loaded(2),
-            StoreOp::Fetch { .. } => page(waiting.to_vec()),
-            _ => StoreReply::Done,
+        let reply = |op: &StoreOp| {
+            if matches!(op, StoreOp::Enqueue { .. }) {
+                return KEPT;
+            }
+            if matches!(op, StoreOp::Load { .. }) {
+                return loaded(2);
+            }
+            if matches!(op, StoreOp::Fetch { .. }) {
+                return page(waiting.to_vec());
+            }
+            StoreReply::Done
         };
         let replies = table.asked.iter().map(reply).collect();
         outs.extend(table.stored(replies));
