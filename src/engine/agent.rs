@@ -163,11 +163,6 @@ impl Agent {
         self.is_live() && self.unacked.is_empty() && !self.some_unlisted && self.unsent_bytes == 0
     }
 
-    /// Whether nothing waits for it on flash either.
-    pub(super) fn has_everything(&self) -> bool {
-        self.is_quiet() && !self.some_held_back
-    }
-
     /// How many messages it was sent and did not ack, as far as they are listed.
     pub(super) fn unacked_len(&self) -> usize {
         self.unacked.len()

@@ -564,6 +564,17 @@ fn keeps_its_name(table: &mut Table, uaid: &str, waiting: &[PushMessage]) -> (bo
     (greeting.contains(uaid), id, outs)
 }
 
+/// It comes back with nothing to wait for, is let go, and gets another name on the session that follows.
+fn is_told(table: &mut Table, uaid: &str) -> u64 {
+    let (keeps, id, _) = keeps_its_name(table, uaid, &[]);
+    assert!(keeps);
+    table.all_sent(id);
+    assert_eq!(table.pass(Duration::from_secs(1)), [let_go(id)]);
+    let (keeps, id, _) = keeps_its_name(table, uaid, &[]);
+    assert!(!keeps);
+    id
+}
+
 #[test]
 fn name_is_not_taken_before_what_waits_here_has_arrived() {
     let mut table = table(by_key());
@@ -603,11 +614,7 @@ fn user_agent_that_was_away_is_let_go_at_once_if_nothing_waits_here() {
         ..Kept::default()
     };
     let mut table = with_kept(all(), kept);
-    let (keeps, id, _) = keeps_its_name(&mut table, &uaid, &[]);
-    assert!(keeps);
-    table.all_sent(id);
-    assert_eq!(table.pass(Duration::from_secs(1)), [let_go(id)]);
-    assert!(!keeps_its_name(&mut table, &uaid, &[]).0);
+    is_told(&mut table, &uaid);
 }
 
 #[test]
@@ -640,11 +647,7 @@ fn name_of_another_service_is_as_good_as_lost() {
         [StoreOp::Upstream(UpstreamOp::Lost { .. })]
     ));
     // Nothing waits here, and it is told as soon as that is known.
-    let (keeps, id, _) = keeps_its_name(&mut table, &uaid, &[]);
-    assert!(keeps);
-    table.all_sent(id);
-    assert_eq!(table.pass(Duration::from_secs(1)), [let_go(id)]);
-    assert!(!keeps_its_name(&mut table, &uaid, &[]).0);
+    is_told(&mut table, &uaid);
 }
 
 #[test]
@@ -657,12 +660,7 @@ fn main_service_that_is_taken_away_is_as_good_as_another_and_nobody_connects() {
     ));
     store_all(&mut table, &[]);
     assert_eq!(table.snapshot().upstream_to_tell, 1);
-    let (keeps, id, _) = keeps_its_name(&mut table, &uaid, &[]);
-    assert!(keeps);
-    table.all_sent(id);
-    assert_eq!(table.pass(Duration::from_secs(1)), [let_go(id)]);
-    let (keeps, id, _) = keeps_its_name(&mut table, &uaid, &[]);
-    assert!(!keeps);
+    let id = is_told(&mut table, &uaid);
     assert_eq!(table.snapshot().upstream_to_tell, 0);
     table.register(id, 1);
     store_all(&mut table, &[]);
