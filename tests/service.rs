@@ -13,6 +13,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use support::{Folder, Http, PATIENCE, UserAgent, channel, said, wait_until};
@@ -224,6 +226,91 @@ fn connection_made_while_a_passed_socket_has_nobody_is_served_after_the_restart(
     waiting.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(service.log().contains("listen has no effect"));
+}
+
+/// A connection that was accepted: the one behind it was, and was answered.
+fn accepted(address: SocketAddr) -> TcpStream {
+    let connection = TcpStream::connect(address).unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(is_served(address));
+    connection
+}
+
+/// What is answered to a request, up to the end of the connection.
+fn answer(connection: &mut TcpStream) -> String {
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+const ASK: &[u8] = b"GET /health HTTP/1.1\r\nHost: pi\r\n\r\n";
+const LAST_ASK: &[u8] = b"GET /health HTTP/1.1\r\nHost: pi\r\nConnection: close\r\n\r\n";
+
+/// Enough that each end of the gateway finds some at every stage.
+const ASKERS: u32 = 8;
+const RESTARTS: u32 = 10;
+
+#[test]
+fn connection_that_was_accepted_before_the_end_has_its_first_request_served() {
+    let service = Service::new(Folder::new(), None, &[]);
+    let mut connection = accepted(pushed(&service.next()));
+    service.signal("-TERM");
+    assert!(service.next_state().starts_with("STOPPING=1\n"));
+    // As if it came over a slow network.
+    thread::sleep(Duration::from_millis(100));
+    connection.write_all(ASK).unwrap();
+    let answer = answer(&mut connection);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn nobody_who_connects_while_it_restarts_goes_unanswered() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap();
+    let mut service = Service::new(Folder::new(), Some(&port), &[]);
+    service.next();
+    let going_on = AtomicBool::new(true);
+    let answered = AtomicU32::new(0);
+    let ask = &|pause: Duration| {
+        while going_on.load(Ordering::Relaxed) {
+            let mut connection = TcpStream::connect(address).unwrap();
+            connection.set_read_timeout(Some(PATIENCE)).unwrap();
+            thread::sleep(pause);
+            connection.write_all(LAST_ASK).unwrap();
+            let answer = answer(&mut connection);
+            // Whoever comes to the one that ends is told when to come again.
+            let retry = answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: ");
+            assert!(answer.starts_with("HTTP/1.1 200 ") || retry, "{answer:?}");
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        let askers = (0..ASKERS).map(|number| {
+            let pause = Duration::from_millis(number.into());
+            scope.spawn(move || ask(pause))
+        });
+        let askers: Vec<_> = askers.collect();
+        for restart in 1..=RESTARTS {
+            wait_until("all of them are at it", || {
+                answered.load(Ordering::Relaxed) >= restart * ASKERS * 10
+            });
+            service = Service::new(service.stop(), Some(&port), &[]);
+            assert!(service.next_state().starts_with("READY=1\n"));
+        }
+        // Its end is an end for them as well, of the other kind.
+        going_on.store(false, Ordering::Relaxed);
+        askers.into_iter().for_each(|asker| asker.join().unwrap());
+        drop(service);
+    });
+    println!("{RESTARTS} restarts, {answered:?} connections, all answered");
+}
+
+#[test]
+fn connection_that_says_nothing_does_not_keep_it_from_ending() {
+    let service = Service::new(Folder::new(), None, &[]);
+    let mut connection = accepted(pushed(&service.next()));
+    drop(service.stop());
+    assert_eq!(answer(&mut connection), "");
 }
 
 #[test]

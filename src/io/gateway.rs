@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, unbounded};
 use smol::{LocalExecutor, Timer};
@@ -25,6 +25,10 @@ use crate::model::access::{Access, Source};
 use crate::model::limits::Limits;
 use crate::model::store::{StoreOp, StoreReply};
 use crate::protocol::http::{Request, Response};
+
+/// How long ending waits for the first requests of connections that were accepted before: theirs is on
+/// its way, if they are no browser that opens one in advance. A phone's radio sleeps for a third of this.
+const FIRST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The engine and everything that is connected to it. Lives on one thread.
 pub struct Gateway {
@@ -50,7 +54,10 @@ pub struct Gateway {
     connections: Cell<usize>,
     /// The same of each address: no more entries than there are.
     connections_of: RefCell<HashMap<Source, usize>>,
-    connection_ended: Mailbox<()>,
+    /// Those of them whose first request has not come yet.
+    unheard: Cell<usize>,
+    /// Told when one of the two counts comes to nothing.
+    none_left: Mailbox<()>,
     last_id: Cell<u64>,
 }
 
@@ -91,7 +98,8 @@ impl Gateway {
             stopping: unbounded(),
             connections: Cell::new(0),
             connections_of: RefCell::default(),
-            connection_ended: Mailbox::new(),
+            unheard: Cell::new(0),
+            none_left: Mailbox::new(),
             last_id: Cell::new(0),
         })
     }
@@ -252,14 +260,24 @@ impl Gateway {
         }
     }
 
-    /// Ends in order: the engine's goodbye to every user agent, the answers to open requests, the
-    /// ends of all connections. The listener must be closed by then.
+    /// Ends in order: the first requests of connections that were only just accepted, the engine's
+    /// goodbye to every user agent, the answers to open requests, the ends of all connections. The
+    /// listener must be closed by then.
     pub async fn stop(&self) {
+        let late = async {
+            Timer::after(FIRST_REQUEST_WAIT).await;
+        };
+        smol::future::or(self.run_out(&self.unheard), late).await;
         self.turn(Input::Stop);
         self.stopped.take().await;
         self.stopping.0.close();
-        while self.connections.get() > 0 {
-            self.connection_ended.take().await;
+        self.run_out(&self.connections).await;
+    }
+
+    /// Waits until one of the counts of connections is 0.
+    async fn run_out(&self, count: &Cell<usize>) {
+        while count.get() > 0 {
+            self.none_left.take().await;
         }
     }
 
@@ -287,9 +305,11 @@ impl Gateway {
             all.insert(source, own.saturating_add(1));
         }
         self.connections.set(open.saturating_add(1));
+        self.unheard.set(self.unheard.get().saturating_add(1));
         Ok(Place {
             gateway: Rc::clone(self),
             source,
+            heard: Cell::new(false),
         })
     }
 
@@ -299,6 +319,15 @@ impl Gateway {
             let snapshot = self.engine.borrow().snapshot(self.clock.read());
             // Nobody may be waiting any more.
             let _ = request.reply.try_send(snapshot);
+        }
+    }
+
+    /// One connection less in one of their counts.
+    fn count_down(&self, count: &Cell<usize>) {
+        let left = count.get().saturating_sub(1);
+        count.set(left);
+        if left == 0 {
+            self.none_left.put(());
         }
     }
 
@@ -313,10 +342,26 @@ impl Gateway {
 pub(super) struct Place {
     gateway: Rc<Gateway>,
     source: Option<Source>,
+    heard: Cell<bool>,
+}
+
+impl Place {
+    /// Whether a request has come on it.
+    pub(super) fn is_heard(&self) -> bool {
+        self.heard.get()
+    }
+
+    /// A request has come.
+    pub(super) fn hear(&self) {
+        if !self.heard.replace(true) {
+            self.gateway.count_down(&self.gateway.unheard);
+        }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.hear();
         let gateway = &self.gateway;
         if let Some(source) = self.source {
             let mut all = gateway.connections_of.borrow_mut();
@@ -327,11 +372,7 @@ impl Drop for Place {
                 all.insert(source, own);
             }
         }
-        let open = gateway.connections.get().saturating_sub(1);
-        gateway.connections.set(open);
-        if open == 0 {
-            gateway.connection_ended.put(());
-        }
+        gateway.count_down(&gateway.connections);
     }
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -74,10 +75,9 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, place: Place) {
     let opened = RefCell::new(None);
     let unread = Cell::new(false);
-    let asked = Cell::new(false);
     let turn = Turn::default();
     let service = service_fn(|request| {
-        asked.set(true);
+        place.hear();
         let answering = answer(&gateway, link, request, &opened, &unread);
         Box::pin(async {
             // Whoever sends one request behind the other lets others go first as well.
@@ -102,6 +102,10 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, plac
             .is_some_and(|s| s.as_mut().poll(cx).is_ready())
         {
             stopping = None;
+            // A request that waits in the socket is begun first, and so is answered.
+            if let ended @ Poll::Ready(_) = connection.poll_without_shutdown(cx) {
+                return ended;
+            }
             Pin::new(&mut connection).graceful_shutdown();
         }
         connection.poll_without_shutdown(cx)
@@ -109,7 +113,7 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, plac
     .await;
     let parts = connection.into_parts();
     let (mut stream, at_its_end) = parts.io.into_inner().into_parts();
-    let has_begun = !asked.get() || !parts.read_buf.is_empty();
+    let has_begun = !place.is_heard() || !parts.read_buf.is_empty();
     if let Some(failure) = failure(&served, at_its_end, has_begun) {
         gateway.turn(Input::Failed(failure));
     }
