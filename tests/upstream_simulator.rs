@@ -9,6 +9,8 @@
 // A test may panic and may add.
 #![allow(clippy::arithmetic_side_effects, clippy::unwrap_used)]
 
+#[path = "upstream_simulator/at_home.rs"]
+mod at_home;
 #[path = "upstream_simulator/checker.rs"]
 mod checker;
 #[path = "upstream_simulator/frames.rs"]

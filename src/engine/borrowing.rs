@@ -7,7 +7,7 @@ use super::agent::Post;
 use super::counters::Counters;
 use super::endpoint::{Posted, Target};
 use super::outbox::{Registering, Waiting};
-use super::upstream::{Borrowing, NotMade, Outcome, Upstream, Wanted};
+use super::upstream::{Borrowing, NotMade, Outcome, Wanted};
 use super::{CloseReason, Engine, LinkId, RequestId, UpEvent};
 use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, Uaid};
@@ -32,8 +32,12 @@ impl Engine {
     }
 
     pub(super) fn upstream_timeout(&mut self, now: Now) {
-        if let Some(upstream) = &mut self.upstream {
-            upstream.timeout(now.monotonic, &mut self.desk.out);
+        let Some(upstream) = &mut self.upstream else {
+            return;
+        };
+        upstream.timeout(now.monotonic, &mut self.desk.out);
+        if upstream.telling().is_time_to_look(now.monotonic) {
+            self.let_go_of_those_to_tell(now);
         }
     }
 
@@ -81,13 +85,7 @@ impl Engine {
                     self.upstream_message(now, request, target, notification);
                 }
                 Outcome::Broadcasts(versions) => self.broadcasts_read(versions),
-                Outcome::Lost(uaids) => {
-                    for uaid in uaids {
-                        if let Some(session) = self.newest.get(&uaid).copied() {
-                            self.end_session(now, session, CloseReason::SubscriptionsLost);
-                        }
-                    }
-                }
+                Outcome::Lost(_) => self.let_go_of_those_to_tell(now),
             }
         }
     }
@@ -313,12 +311,45 @@ impl Engine {
         }
     }
 
+    /// Ends the sessions of those whose subscriptions at the main service are lost, each once it has
+    /// got what waits for it here: it comes back and is told.
+    fn let_go_of_those_to_tell(&mut self, now: Now) {
+        let Some(upstream) = &mut self.upstream else {
+            return;
+        };
+        for uaid in upstream.telling().uaids() {
+            let Some(session) = self.newest.get(&uaid).copied() else {
+                continue;
+            };
+            let Some(has_everything) = self
+                .sessions
+                .get(&session)
+                .and_then(|session| session.has_everything())
+            else {
+                continue;
+            };
+            let Some(upstream) = &mut self.upstream else {
+                return;
+            };
+            let telling = upstream.telling();
+            if telling.lets_go(now.monotonic, uaid, has_everything) {
+                self.end_session(now, session, CloseReason::SubscriptionsLost);
+            }
+        }
+    }
+
     /// Whether a user agent that returns must get a new name, because its subscriptions at the main
     /// service are lost and nothing else makes it subscribe again.
     ///
     /// With an empty database only the configuration tells whether it may have had some.
-    pub(super) fn must_subscribe_again(&self, uaid: Uaid, by_path: bool, is_known: bool) -> bool {
-        let Some(upstream) = &self.upstream else {
+    pub(super) fn must_subscribe_again(
+        &mut self,
+        now: Now,
+        uaid: Uaid,
+        by_path: bool,
+        is_known: bool,
+    ) -> bool {
+        let Some(upstream) = &mut self.upstream else {
             return false;
         };
         let registering = model::Registering {
@@ -326,8 +357,8 @@ impl Engine {
             key: None,
             by_path,
         };
-        let may_have_borrowed = |upstream: &Upstream| upstream.settings.endpoints.fit(&registering);
-        let was_lost = !is_known && self.desk.lost_before && may_have_borrowed(upstream);
-        upstream.must_tell(uaid) || was_lost
+        let may_have_borrowed = upstream.settings.endpoints.fit(&registering);
+        let was_lost = !is_known && self.desk.lost_before && may_have_borrowed;
+        was_lost || upstream.telling().tells_at_hello(now.monotonic, uaid)
     }
 }

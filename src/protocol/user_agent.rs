@@ -106,6 +106,8 @@ pub enum GatewayMessage {
     Hello {
         /// The name to use from here on; `None` if there is none that can be used.
         uaid: Option<String>,
+        /// Where it sends on to, as it was sent. pushgo does that with a status of 307.
+        redirect: Option<String>,
         /// What else it says.
         verdict: Verdict,
     },
@@ -283,9 +285,12 @@ fn broadcasts(message: &Value) -> BTreeMap<String, String> {
 
 fn hello_answer(message: &Value) -> GatewayMessage {
     let usable = |uaid: &String| !uaid.is_empty() && uaid.chars().count() <= UAID_CHARS_MAX;
+    let verdict = Verdict::of(message);
+    let sends_on = matches!(verdict.status, 300..=399);
     GatewayMessage::Hello {
         uaid: text(message, "uaid").filter(usable),
-        verdict: Verdict::of(message),
+        redirect: text(message, "redirect").filter(|_| sends_on),
+        verdict,
     }
 }
 
@@ -412,6 +417,7 @@ mod tests {
     fn answers_are_read_with_and_without_a_status() {
         let hello = |uaid: Option<&str>, status, reason: Option<&str>| GatewayMessage::Hello {
             uaid: uaid.map(str::to_owned),
+            redirect: None,
             verdict: Verdict {
                 status,
                 reason: reason.map(str::to_owned),
@@ -439,10 +445,25 @@ mod tests {
                 r#"{"messageType":"hello","status":503,"reason":"full"}"#,
                 hello(None, 503, Some("full")),
             ),
+            (
+                r#"{"messageType":"hello","uaid":"u","status":200,"redirect":"wss://other"}"#,
+                hello(Some("u"), 200, None),
+            ),
             (&long, hello(None, 200, None)),
         ] {
             assert_eq!(parse(text), Ok(expected), "{text}");
         }
+        let elsewhere =
+            r#"{"messageType":"hello","uaid":"u","status":307,"redirect":"wss://other"}"#;
+        let expected = GatewayMessage::Hello {
+            uaid: Some("u".to_owned()),
+            redirect: Some("wss://other".to_owned()),
+            verdict: Verdict {
+                status: 307,
+                reason: None,
+            },
+        };
+        assert_eq!(parse(elsewhere), Ok(expected));
         let registered = format!(
             r#"{{"messageType":"register","channelID":"{DASHED}","status":400,"pushEndpoint":"Failed"}}"#
         );

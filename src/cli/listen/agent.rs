@@ -230,7 +230,7 @@ impl Agent {
 
     fn message(&mut self, now: Instant, message: GatewayMessage) {
         match message {
-            GatewayMessage::Hello { uaid, verdict } => self.named(now, uaid, &verdict),
+            GatewayMessage::Hello { uaid, verdict, .. } => self.named(now, uaid, &verdict),
             GatewayMessage::Registered {
                 channel,
                 endpoint,

@@ -6,14 +6,18 @@
 
 mod link;
 mod pacer;
+mod telling;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use log::warn;
+
 use link::Link;
 use pacer::Pacer;
+use telling::Telling;
 
 use super::counters::LinkState;
 use super::deadlines::Deadlines;
@@ -40,7 +44,7 @@ pub(super) struct Upstream {
     /// Links that have acks to send at the end of this turn.
     acking: BTreeSet<Owner>,
     /// User agents whose subscriptions are lost, and who do not know it.
-    to_tell: BTreeSet<Uaid>,
+    telling: Telling,
     pacer: Pacer,
     /// Broadcasts that somebody has listened to.
     broadcasts: BTreeSet<Box<str>>,
@@ -128,7 +132,7 @@ impl Upstream {
             connections: BTreeMap::new(),
             alarms: Deadlines::new(),
             acking: BTreeSet::new(),
-            to_tell: BTreeSet::new(),
+            telling: Telling::default(),
             broadcasts: BTreeSet::new(),
             carrier: None,
             last_link: 0,
@@ -142,14 +146,15 @@ impl Upstream {
             Load::At(at) => Some(at),
             Load::Asked | Load::Done => None,
         };
-        load.into_iter().chain(self.alarms.next()).min()
+        let look = self.telling.next_look();
+        load.into_iter().chain(self.alarms.next()).chain(look).min()
     }
 
     /// What has come of it, one at a time.
     pub(super) fn poll_outcome(&mut self) -> Option<Outcome> {
         let outcome = self.outcomes.pop_front();
         if let Some(Outcome::Lost(uaids)) = &outcome {
-            self.to_tell.extend(uaids);
+            self.telling.add(uaids.iter().copied());
         }
         outcome
     }
@@ -188,7 +193,7 @@ impl Upstream {
         let early = self.links.values_mut().flat_map(Link::take_wanted);
         let early = early.collect();
         self.load = Load::Done;
-        self.to_tell.extend(kept.to_tell);
+        self.telling.add(kept.to_tell);
         let mut elsewhere = BTreeSet::new();
         for Name {
             owner,
@@ -211,11 +216,19 @@ impl Upstream {
             self.link(now, owner).remember(received);
         }
         let owners: Vec<Owner> = self.links.keys().copied().collect();
+        let is_there = self.settings.is_there();
+        let mut lost = 0_usize;
         for owner in owners {
-            if elsewhere.contains(&owner) {
-                self.on(now, owner, out, |link, turn| link.lose(turn));
+            if elsewhere.contains(&owner) || !is_there {
+                self.on(now, owner, out, |link, turn| {
+                    lost = lost.saturating_add(link.lose(turn));
+                });
             }
             self.on(now, owner, out, Link::wake);
+        }
+        if lost > 0 {
+            let what = if is_there { "replaced" } else { "taken_away" };
+            warn!("upstream_{what} user_agents={lost}");
         }
         early
     }
@@ -304,7 +317,7 @@ impl Upstream {
     /// All subscriptions of this user agent have ended here, or are about to.
     pub(super) fn end_all(&mut self, now: Instant, uaid: Uaid, out: &mut Outbox) {
         let owner = self.owner_of(uaid);
-        self.to_tell.remove(&uaid);
+        self.telling.remove(uaid);
         self.on(now, owner, out, |link, turn| link.end_all(uaid, turn));
     }
 
@@ -378,9 +391,14 @@ impl Upstream {
         self.links.values().map(|link| link.state(now)).collect()
     }
 
-    /// Whether this user agent must get a new name, so that it subscribes again.
-    pub(super) fn must_tell(&self, uaid: Uaid) -> bool {
-        self.to_tell.contains(&uaid)
+    /// How many user agents do not know yet that their subscriptions are lost.
+    pub(super) fn to_tell_len(&self) -> usize {
+        self.telling.len()
+    }
+
+    /// User agents whose subscriptions are lost, and who do not know it.
+    pub(super) const fn telling(&mut self) -> &mut Telling {
+        &mut self.telling
     }
 
     /// Something happened on a connection.

@@ -13,7 +13,8 @@ use crate::protocol::problem::Problem;
 use crate::protocol::user_agent::{self, Notification};
 
 /// Most messages of one link whose acks may be lost. autopush keeps 150 for a user agent that is
-/// away; a busy link has some hundreds in a minute, after which they are settled.
+/// away; a busy link has some hundreds in a minute, after which they are settled. One that is busier
+/// forgets the older half of what is acked.
 const RECEIVED_MAX: usize = 4096;
 
 /// A message that came and may come again.
@@ -23,6 +24,8 @@ pub(super) struct Message {
     name: Option<(ChannelId, Box<str>)>,
     /// What its ack says; `None` as long as nobody knows what becomes of it.
     code: Option<AckCode>,
+    /// How many had come before it.
+    place: u64,
 }
 
 impl Link {
@@ -31,6 +34,7 @@ impl Link {
         let message = Message {
             name: None,
             code: Some(AckCode::Delivered),
+            place: 0,
         };
         self.received.insert(received, message);
     }
@@ -39,6 +43,11 @@ impl Link {
     pub(super) fn notification(&mut self, notification: Notification, turn: &mut Turn<'_>) {
         self.messages = self.messages.saturating_add(1);
         Counters::add(&mut turn.out.counters.upstream_messages);
+        if let Some((_, certain)) = &mut self.ping {
+            // It may have been sent before the ping was read. What was acked before it stays with
+            // the main service as long as this one's ack is not there, and can come again.
+            certain.clear();
+        }
         let Notification {
             channel: alias,
             ref version,
@@ -55,12 +64,17 @@ impl Link {
             return;
         }
         if self.received.len() >= RECEIVED_MAX {
+            let older = self.older_half_of_acked();
+            self.forget(older, turn);
+        }
+        if self.received.len() >= RECEIVED_MAX {
             let why = "more messages came than can be taken at once";
             return self.close(Some(why.to_owned()), turn);
         }
         let message = Message {
             name: Some(name),
             code: None,
+            place: self.messages,
         };
         self.received.insert(received, message);
         let known = self.borrowed.get(&alias);
@@ -139,7 +153,22 @@ impl Link {
         self.received.keys().copied().collect()
     }
 
-    /// These messages cannot come again.
+    /// What is forgotten where a link is so busy that nothing is ever certain. Of all that may come
+    /// again, these are the least likely to.
+    fn older_half_of_acked(&self) -> Vec<Received> {
+        let acked = self
+            .received
+            .iter()
+            .filter(|(_, message)| message.code.is_some());
+        let mut acked: Vec<(u64, Received)> = acked
+            .map(|(received, message)| (message.place, *received))
+            .collect();
+        acked.sort_unstable();
+        acked.truncate(acked.len().div_ceil(2));
+        acked.into_iter().map(|(_, received)| received).collect()
+    }
+
+    /// These messages are not expected to come again.
     pub(super) fn forget(&mut self, certain: Vec<Received>, turn: &mut Turn<'_>) {
         if certain.is_empty() {
             if !self.received.is_empty() {
