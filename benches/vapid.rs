@@ -128,6 +128,7 @@ fn engine() -> Engine {
             service_time: ServiceTime::default(),
             version_clock: Version::from_secs(0),
             lost_before: false,
+            has_links: false,
         },
         random: [0; 8],
     };

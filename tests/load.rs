@@ -13,8 +13,9 @@ mod support;
 #[path = "load/liar.rs"]
 mod liar;
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use liar::Lie;
@@ -121,6 +122,25 @@ fn messages_sent_are_no_more_than_asked_for_and_as_many_as_the_rate_says() {
     assert!(code == 0 && (50..=60).contains(&posted), "{report}");
     assert!(told.contains("1 s: 10 of 10 connected, "), "{told}");
     assert!(told.contains(" acked, 0 failed checks, p99 "), "{told}");
+}
+
+#[test]
+fn run_that_only_waits_ends_when_it_is_interrupted() {
+    let gateway = Gateway::start();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_edgepush"));
+    command.args(["load", "idle", "--agents", "2", "--secs", "3600", "--json"]);
+    command.arg(format!("ws://{}/", gateway.push));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = command.spawn().unwrap();
+    let told = BufReader::new(running.stderr.take().unwrap());
+    let mut lines = told.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("2 of 2 connected")));
+    let pid = running.id().to_string();
+    let interrupted = Command::new("kill").args(["-INT", &pid]).status();
+    assert!(interrupted.unwrap().success());
+    let (code, report, _) = said(running.wait_with_output().unwrap());
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((code, &report["agents"]), (0, &Value::from(2)));
 }
 
 #[test]

@@ -14,12 +14,16 @@ mod checker;
 mod device;
 #[path = "simulator/frames.rs"]
 mod frames;
+#[path = "simulator/kinds.rs"]
+mod kinds;
 #[path = "simulator/plan.rs"]
 mod plan;
 #[path = "simulator/rng.rs"]
 mod rng;
 #[path = "simulator/sabotage.rs"]
 mod sabotage;
+#[path = "simulator/seeds.rs"]
+mod seeds;
 #[path = "support/signer.rs"]
 mod signer;
 #[path = "simulator/sleepers.rs"]
@@ -35,20 +39,17 @@ mod versions;
 #[path = "simulator/world.rs"]
 mod world;
 
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use edgepush::engine::Input;
 
+use kinds::KINDS;
 use sabotage::Sabotage;
-use tally::{KINDS, Tally};
+use tally::Tally;
 use world::World;
 
 const SEEDS: u64 = 200;
-const THREADS: usize = 2;
 /// Worlds in which a gateway that breaks a promise must be found out.
 const SABOTAGED_SEEDS: u64 = 50;
 
@@ -74,26 +75,9 @@ thread_local! {
 
 #[test]
 fn promises_hold_in_every_simulated_world() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    if let Some(seed) = number("EDGEPUSH_SEED") {
-        run(seed, true, Sabotage::Nothing);
-        return;
-    }
-    let seeds = number("EDGEPUSH_SEEDS").unwrap_or(SEEDS);
-    let first = number("EDGEPUSH_FIRST").unwrap_or(0);
-    let (tally, failed) = run_all(first..first.saturating_add(seeds));
-    for kind in KINDS {
-        println!("{:8} {kind}", tally.of(kind));
-    }
-    if let Some(seed) = failed.first() {
-        panic!(
-            "{} of {seeds} seeds failed; EDGEPUSH_SEED={seed} cargo test --test simulator",
-            failed.len()
-        );
-    }
-    for kind in KINDS {
-        assert!(tally.of(kind) > 0, "`{kind}` was never exercised");
-    }
+    seeds::run_all(SEEDS, KINDS, |seed, tells| {
+        run(seed, tells, Sabotage::Nothing)
+    });
 }
 
 #[test]
@@ -125,35 +109,6 @@ fn gateway_that_breaks_a_promise_is_found_out() {
     println!("{found:?}");
     let missed: Vec<_> = found.iter().filter(|(_, seed)| seed.is_none()).collect();
     assert!(missed.is_empty(), "never found out: {missed:?}");
-}
-
-/// What was exercised, and which seeds failed.
-fn run_all(seeds: Range<u64>) -> (Tally, Vec<u64>) {
-    let next = AtomicU64::new(seeds.start);
-    let tally = Mutex::new(Tally::default());
-    let failed = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        break;
-                    }
-                    match catch_unwind(AssertUnwindSafe(|| run(seed, false, Sabotage::Nothing))) {
-                        Ok(done) => tally.lock().unwrap().merge(&done),
-                        Err(_) => {
-                            println!("seed {seed} failed");
-                            failed.lock().unwrap().push(seed);
-                        }
-                    }
-                }
-            });
-        }
-    });
-    let mut failed = failed.into_inner().unwrap();
-    failed.sort_unstable();
-    (tally.into_inner().unwrap(), failed)
 }
 
 fn run(seed: u64, verbose: bool, sabotage: Sabotage) -> Tally {

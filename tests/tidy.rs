@@ -55,7 +55,12 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("tiny_http", &["io/console/"], "only the console uses it"),
     (
         "async_tungstenite",
-        &["io/websocket.rs", "io/http.rs", "io/agent_socket.rs"],
+        &[
+            "io/framing.rs",
+            "io/websocket.rs",
+            "io/http.rs",
+            "io/agent_socket.rs",
+        ],
         "return an `Output`",
     ),
     (

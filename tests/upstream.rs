@@ -25,3 +25,5 @@ mod operator;
 mod outages;
 #[path = "upstream/reconciliation.rs"]
 mod reconciliation;
+#[path = "upstream/redirects.rs"]
+mod redirects;

@@ -1,6 +1,6 @@
 //! The subscriptions of a connected user agent, as far as delivery needs to know them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::model::ids::ChannelId;
 use crate::model::store::Subscription;
@@ -12,7 +12,8 @@ const RESERVED: u64 = 64;
 /// Which subscriptions there are, how they are spelled, and which versions they have had.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
-    known: BTreeSet<ChannelId>,
+    /// In order. Most user agents have a handful: a tree's first node has room for eleven.
+    known: Vec<ChannelId>,
     /// Of SimplePush channels; WebPush takes no memory for it.
     details: BTreeMap<ChannelId, Details>,
 }
@@ -28,7 +29,7 @@ struct Details {
 impl Channels {
     pub(super) const fn new() -> Self {
         Self {
-            known: BTreeSet::new(),
+            known: Vec::new(),
             details: BTreeMap::new(),
         }
     }
@@ -41,7 +42,7 @@ impl Channels {
                 spelling,
                 last_version,
             } = subscription;
-            channels.known.insert(channel);
+            channels.known.push(channel);
             if spelling.is_some() || last_version.is_some() {
                 let details = Details {
                     spelling,
@@ -51,11 +52,12 @@ impl Channels {
                 channels.details.insert(channel, details);
             }
         }
+        channels.known.sort_unstable();
         channels
     }
 
     pub(super) fn contains(&self, channel: ChannelId) -> bool {
-        self.known.contains(&channel)
+        self.known.binary_search(&channel).is_ok()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -63,7 +65,9 @@ impl Channels {
     }
 
     pub(super) fn insert(&mut self, channel: ChannelId) {
-        self.known.insert(channel);
+        if let Err(place) = self.known.binary_search(&channel) {
+            self.known.insert(place, channel);
+        }
     }
 
     /// Takes a registration, in the spelling of this time.
@@ -80,7 +84,9 @@ impl Channels {
 
     /// Nothing more is accepted for the channel.
     pub(super) fn end(&mut self, channel: ChannelId) {
-        self.known.remove(&channel);
+        if let Ok(place) = self.known.binary_search(&channel) {
+            self.known.remove(place);
+        }
     }
 
     /// And nothing of it is left.

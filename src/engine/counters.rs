@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub wall_clock_trusted: bool,
     /// The links to the main service, if there is one.
     pub upstream: Option<Vec<LinkState>>,
+    /// User agents whose subscriptions there are lost, and who do not know it yet.
+    pub upstream_to_tell: u64,
 }
 
 /// One link to the main service.
@@ -39,6 +41,8 @@ pub struct LinkState {
     pub owner: Option<Tag>,
     /// Its state.
     pub state: &'static str,
+    /// Where the main service has sent it instead of where it is configured.
+    pub at: Option<String>,
     /// Since when that is so, in seconds.
     pub since_secs: u64,
     /// Subscriptions that it has there.
@@ -147,6 +151,8 @@ pub struct Counters {
     pub storage_faults: u64,
     /// Attempts to connect to the main service.
     pub upstream_connects: u64,
+    /// Redirects of the main service that were followed.
+    pub upstream_redirects: u64,
     /// Subscriptions that were borrowed.
     pub upstream_registrations: u64,
     /// Registers that the main service refused, or did not answer in time.

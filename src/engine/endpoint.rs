@@ -179,6 +179,9 @@ impl Engine {
         if !self.has_room_for(&message) {
             return Err(Problem::Overloaded);
         }
+        if let Some(upstream) = &mut self.upstream {
+            upstream.telling().owes(endpoint.uaid);
+        }
         if let Some(update) = message.payload.update()
             && let Some((agent, _)) = self.agent_of_mut(endpoint.uaid)
         {

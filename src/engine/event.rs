@@ -9,6 +9,7 @@ use crate::model::store::{StoreOp, StoreReply};
 use crate::model::wakeup::Wakeup;
 use crate::protocol::client_message::MessageError;
 use crate::protocol::http::{BaseUrl, Request, Response};
+use crate::protocol::peer_url::PeerUrl;
 use crate::protocol::simplepush_message::Refusal;
 
 /// Names one websocket for as long as it is open.
@@ -118,6 +119,8 @@ pub struct LinkEnd {
     pub is_lasting: bool,
     /// What the service asked for before the next attempt.
     pub retry_after: Duration,
+    /// Where the service has sent on to instead of opening a websocket, as it said it.
+    pub redirect: Option<Box<str>>,
     /// Fresh random bytes, for the wait before the next attempt.
     pub random: [u8; 2],
 }
@@ -125,8 +128,9 @@ pub struct LinkEnd {
 /// What is to be done with a connection to the main service.
 #[derive(Debug, Eq, PartialEq)]
 pub enum UpOrder {
-    /// Open it. Answered by [`UpEvent::Opened`] or [`UpEvent::Ended`].
-    Connect,
+    /// Open it, to where the service is configured or else here. Answered by [`UpEvent::Opened`] or
+    /// [`UpEvent::Ended`].
+    Connect(Option<Box<PeerUrl>>),
     /// Send a text message.
     Send(String),
     /// Send a websocket ping.

@@ -131,7 +131,11 @@ impl Engine {
     /// numbered.
     pub fn new(now: Now, settings: Settings) -> Option<Self> {
         let access = settings.access.clone();
-        let upstream = settings.upstream.clone();
+        let was_there = || {
+            let taken_away = crate::model::upstream::Upstream::taken_away;
+            settings.opened.has_links.then(|| Box::new(taken_away()))
+        };
+        let upstream = settings.upstream.clone().or_else(was_there);
         let asks = upstream
             .as_ref()
             .is_some_and(|upstream| upstream.broadcasts);
@@ -236,6 +240,7 @@ impl Engine {
             storage_fault: self.storage_fault,
             wall_clock_trusted: now.wall_is_trusted,
             upstream: self.upstream.as_ref().map(|up| up.snapshot(now.monotonic)),
+            upstream_to_tell: count(self.upstream.as_ref().map_or(0, |up| up.to_tell_len())),
         }
     }
 

@@ -102,6 +102,13 @@ impl Session {
         !self.asking && self.agent().is_some_and(Agent::is_quiet)
     }
 
+    /// Whether nothing that waits on flash is owed to its user agent either; `None` as long as that is
+    /// not known, or does not matter any more.
+    pub(super) fn has_everything(&self) -> Option<bool> {
+        let agent = self.agent()?;
+        Some(!self.asking && agent.has_everything())
+    }
+
     pub(super) const fn uaid(&self) -> Option<Uaid> {
         match &self.state {
             State::AwaitingHello => None,
@@ -229,8 +236,11 @@ impl Engine {
             (State::Identified(_), ClientMessage::Unregister { channel }) => {
                 self.unregister(now, id, channel, server_message::dashed(channel).into());
             }
-            (State::Identified(_), ClientMessage::Nack) => {
+            (State::Identified(_), ClientMessage::Nack { version, code }) => {
                 Counters::add(&mut self.desk.out.counters.nacks);
+                if let Some(code) = code {
+                    self.nack_borrowed(now, id, &version, code);
+                }
             }
             (State::Identified(_), ClientMessage::Urgency(min)) => self.set_urgency(now, id, min),
             (State::Identified(_), ClientMessage::BroadcastSubscribe(wanted)) => {

@@ -124,6 +124,7 @@ impl Table {
                 service_time: ServiceTime::default(),
                 version_clock: Version::from_secs(0),
                 lost_before,
+                has_links: false,
             },
             random: [0; 8],
         };

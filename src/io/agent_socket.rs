@@ -15,7 +15,6 @@ use super::connect::Connector;
 use super::entropy;
 use super::http_client::{UpgradeError, Upgraded, upgrade};
 use super::stream::Stream;
-use super::websocket::{feed, flush};
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 use crate::protocol::peer_url::PeerUrl;
 
@@ -98,10 +97,7 @@ impl AgentSocket {
     }
 
     async fn write(&mut self, message: Message) -> bool {
-        let sending = async {
-            feed(&mut self.0, message).await?;
-            flush(&mut self.0).await
-        };
+        let sending = self.0.send(message);
         let late = async {
             Timer::after(WRITE_TIMEOUT).await;
             Err(Error::ConnectionClosed)

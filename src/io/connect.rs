@@ -23,6 +23,7 @@ use smol::net::TcpStream;
 
 use super::aside::aside;
 use super::stream::Stream;
+use super::tcp::Tcp;
 use super::tls::{self, TlsError};
 
 /// How long a peer has until the connection stands, its TLS handshake included.
@@ -113,12 +114,9 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ConnectError> {
     Ok(roots)
 }
 
-async fn connect_plain(host: &str, port: u16) -> Result<TcpStream, ConnectError> {
+async fn connect_plain(host: &str, port: u16) -> Result<Tcp, ConnectError> {
     let socket = TcpStream::connect((host, port)).await;
-    let socket = socket.map_err(ConnectError::Connect)?;
-    // Messages are small and should leave at once. A socket that refuses is closed already.
-    let _ = socket.set_nodelay(true);
-    Ok(socket)
+    Ok(Tcp::new(socket.map_err(ConnectError::Connect)?))
 }
 
 /// Why there is no connection.

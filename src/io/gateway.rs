@@ -417,6 +417,7 @@ mod tests {
                 service_time: ServiceTime::default(),
                 version_clock: Version::from_secs(0),
                 lost_before: false,
+                has_links: false,
             },
             random: [0; 8],
         };

@@ -26,6 +26,7 @@ use smol::future::{or, poll_fn};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::entropy;
+use super::framing::Socket;
 use super::gateway::{Gateway, Place};
 use super::patience::Patience;
 use super::stream::Stream;
@@ -122,8 +123,7 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, plac
     match opened.take() {
         Some(opened) => {
             // Rarely anything: the first frame of a user agent that did not wait for the 101.
-            let early = parts.read_buf.to_vec();
-            let socket = websocket::over(stream, early).await;
+            let socket = Socket::over(stream, &parts.read_buf);
             gateway.spawn(websocket::run(Rc::clone(&gateway), socket, opened, place));
         }
         // An error is the peer's: a timeout, a broken request, a reset. hyper has answered it.

@@ -14,6 +14,7 @@ use smol::net::{TcpListener, TcpStream};
 use super::gateway::{Gateway, Place};
 use super::http::{self, Link};
 use super::stream::Stream;
+use super::tcp::Tcp;
 use super::tls::Tls;
 use super::warned::Warned;
 use crate::engine::{Failure, Input, TurnedAway};
@@ -104,31 +105,24 @@ fn accept(
             return warned.say(format_args!("connection turned away {name}={limit}"));
         }
     };
-    // Push messages are small and should leave at once. A socket that refuses is closed already.
-    let _ = stream.set_nodelay(true);
+    let socket = Tcp::new(stream);
     let gateway = Rc::clone(gateway);
     let executor = Rc::clone(&gateway);
     match tls {
-        Some(tls) => executor.spawn(greet(gateway, Rc::clone(tls), stream, peer, place)),
+        Some(tls) => executor.spawn(greet(gateway, Rc::clone(tls), socket, peer, place)),
         None => {
             let link = Link {
                 peer: peer.ip(),
                 scheme: Scheme::Http,
                 refusal: None,
             };
-            executor.spawn(http::serve(gateway, Stream::Plain(stream), link, place));
+            executor.spawn(http::serve(gateway, Stream::Plain(socket), link, place));
         }
     }
 }
 
 /// Serves one connection of which its first byte says whether it is TLS.
-async fn greet(
-    gateway: Rc<Gateway>,
-    tls: Rc<Tls>,
-    socket: TcpStream,
-    peer: SocketAddr,
-    place: Place,
-) {
+async fn greet(gateway: Rc<Gateway>, tls: Rc<Tls>, socket: Tcp, peer: SocketAddr, place: Place) {
     let late = async {
         Timer::after(gateway.limits().request_timeout).await;
         Err(io::ErrorKind::TimedOut.into())

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 /// A queue that one task reads. Empty, it takes no heap.
 pub(super) struct Mailbox<T> {
@@ -38,17 +38,19 @@ impl<T> Mailbox<T> {
         letter
     }
 
-    /// Waits until there is a letter. For one task at a time.
+    /// Whether there is a letter; wakes the task when there is one. For one task at a time.
+    pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.letters.borrow().is_empty() {
+            self.reader.set(Some(cx.waker().clone()));
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    /// Waits until there is a letter.
     pub(super) async fn ready(&self) {
-        poll_fn(|cx| {
-            if self.letters.borrow().is_empty() {
-                self.reader.set(Some(cx.waker().clone()));
-                Poll::Pending
-            } else {
-                Poll::Ready(())
-            }
-        })
-        .await;
+        poll_fn(|cx| self.poll_ready(cx)).await;
     }
 
     /// Waits for the oldest letter.

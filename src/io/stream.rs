@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 
 use futures_rustls::TlsStream;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use smol::net::TcpStream;
 
+use super::tcp::Tcp;
 use super::turns::{self, Turn};
 use crate::protocol::http::Scheme;
 
@@ -20,12 +20,12 @@ const DISCARD_BYTES: usize = 1024;
 #[derive(Debug)]
 pub enum Stream {
     /// What is written is what is sent.
-    Plain(TcpStream),
+    Plain(Tcp),
     /// Encrypted; the handshake is done. In a box: a plain connection pays nothing for it.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Tcp>>),
 }
 
-const _: () = assert!(size_of::<Stream>() == size_of::<TcpStream>());
+const _: () = assert!(size_of::<Stream>() == size_of::<Tcp>());
 
 impl Stream {
     /// What a peer reaches us by over this connection.

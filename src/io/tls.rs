@@ -19,10 +19,10 @@ use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use futures_rustls::rustls::server::NoServerSessionStorage;
 use futures_rustls::rustls::{DEFAULT_VERSIONS, Error, InconsistentKeys, ServerConfig};
 use log::{error, info};
-use smol::net::TcpStream;
 
 use super::aside::aside;
 use super::stream::Stream;
+use super::tcp::Tcp;
 
 /// What a TLS connection starts with: the type of a handshake record (RFC 8446 section 5.1). No
 /// HTTP method starts with it.
@@ -78,7 +78,7 @@ impl Tls {
 
     /// Finds out whether the peer speaks TLS, and if so does the handshake. Takes as long as the
     /// peer does.
-    pub(super) async fn accept(&self, socket: TcpStream) -> io::Result<Stream> {
+    pub(super) async fn accept(&self, socket: Tcp) -> io::Result<Stream> {
         let mut first = [0];
         if socket.peek(&mut first).await? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());

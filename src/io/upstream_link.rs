@@ -35,18 +35,18 @@ impl UpstreamLinks {
         let open = Rc::new(RefCell::new(HashMap::<LinkId, Rc<Mailbox<UpOrder>>>::new()));
         loop {
             let (link, order) = gateway.next_up_order().await;
-            if order != UpOrder::Connect {
+            let UpOrder::Connect(to) = order else {
                 // It may have ended by itself.
                 if let Some(orders) = open.borrow().get(&link) {
                     orders.put(order);
                 }
                 continue;
-            }
+            };
             let orders = Rc::new(Mailbox::new());
             open.borrow_mut().insert(link, Rc::clone(&orders));
             let (this, open, here) = (Rc::clone(&this), Rc::clone(&open), Rc::clone(&gateway));
             gateway.spawn(async move {
-                let (socket, end) = this.serve(&here, link, &orders).await;
+                let (socket, end) = this.serve(&here, link, to.as_deref(), &orders).await;
                 open.borrow_mut().remove(&link);
                 // Before the closing handshake, which may take a while.
                 tell(&here, link, UpEvent::Ended(end));
@@ -62,9 +62,11 @@ impl UpstreamLinks {
         &self,
         gateway: &Gateway,
         link: LinkId,
+        to: Option<&PeerUrl>,
         orders: &Mailbox<UpOrder>,
     ) -> (Option<AgentSocket>, LinkEnd) {
-        let opening = async { Some(AgentSocket::open(&self.url, &self.connector).await) };
+        let url = to.unwrap_or(&self.url);
+        let opening = async { Some(AgentSocket::open(url, &self.connector).await) };
         let closing = async {
             // Nothing else is ordered before it is open.
             orders.ready().await;
@@ -91,7 +93,7 @@ async fn exchange(
     loop {
         while let Some(order) = orders.try_take() {
             let written = match order {
-                UpOrder::Connect => true,
+                UpOrder::Connect(_) => true,
                 UpOrder::Send(text) => socket.send(text).await,
                 UpOrder::Ping => socket.ping().await,
                 UpOrder::Close => return "closed".to_owned(),
@@ -129,6 +131,7 @@ fn end(why: String) -> LinkEnd {
         why,
         is_lasting: false,
         retry_after: Duration::ZERO,
+        redirect: None,
         random: entropy::random(),
     }
 }
@@ -138,6 +141,7 @@ fn refusal(error: UpgradeError) -> LinkEnd {
         UpgradeError::Refused(answer) => LinkEnd {
             is_lasting: !answer.may_pass(),
             retry_after: answer.asked_for(),
+            redirect: answer.redirect().map(Box::from),
             ..end(answer.refusal("the main service"))
         },
         UpgradeError::Client(ClientError::Connect(error)) => LinkEnd {

@@ -390,4 +390,6 @@ pub struct Opened {
     pub version_clock: Version,
     /// There may have been another one under the same key before it.
     pub lost_before: bool,
+    /// Something is kept of links to a main service.
+    pub has_links: bool,
 }

@@ -8,7 +8,7 @@ use super::join_token::JoinToken;
 /// What may be chosen about the link to the main service, beside how to get there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Upstream {
-    /// Which service it is, in one spelling: names that it gave belong to this.
+    /// Which service it is, in one spelling: names that it gave belong to this. Empty: there is none.
     pub service: Box<str>,
     /// Which subscriptions are borrowed.
     pub endpoints: Endpoints,
@@ -26,6 +26,21 @@ pub struct Upstream {
     pub connects_per_min_max: u32,
     /// Whether broadcasts are asked for there.
     pub broadcasts: bool,
+}
+
+impl Upstream {
+    /// What is left where there was a main service, and none is configured any more.
+    pub fn taken_away() -> Self {
+        Self {
+            broadcasts: false,
+            ..Self::default()
+        }
+    }
+
+    /// Whether there is a main service.
+    pub const fn is_there(&self) -> bool {
+        !self.service.is_empty()
+    }
 }
 
 impl Default for Upstream {

@@ -35,6 +35,12 @@ impl Answer {
         matches!(self.status, 408 | 429 | 500..=599)
     }
 
+    /// Where it sends on to, if it does: as it was sent.
+    pub fn redirect(&self) -> Option<&str> {
+        let sends_on = matches!(self.status, 301 | 302 | 303 | 307 | 308);
+        self.location.as_deref().filter(|_| sends_on)
+    }
+
     /// What `Retry-After` asks for, within reason; a date counts as nothing.
     pub fn asked_for(&self) -> Duration {
         let text = self.retry_after.as_deref();

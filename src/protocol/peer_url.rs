@@ -64,6 +64,29 @@ impl PeerUrl {
         Self::new(text)
     }
 
+    /// Where `location`, which was answered here, sends on to: a whole URL, or a path of this host.
+    ///
+    /// # Errors
+    ///
+    /// [`RedirectError`] where that must not be followed.
+    pub fn redirected(&self, location: &str) -> Result<Self, RedirectError> {
+        if location.starts_with('/') && !location.starts_with("//") {
+            let target = normal_target(location).map_err(RedirectError::Url)?;
+            return Ok(Self {
+                target,
+                ..self.clone()
+            });
+        }
+        if !location.contains("://") {
+            return Err(RedirectError::Url(PeerUrlError::Scheme));
+        }
+        let to = Self::new(location).map_err(RedirectError::Url)?;
+        if to.tls != self.tls {
+            return Err(RedirectError::OtherScheme);
+        }
+        Ok(to)
+    }
+
     /// Whether the connection is to be encrypted.
     pub const fn tls(&self) -> bool {
         self.tls
@@ -207,6 +230,29 @@ impl fmt::Display for PeerUrlError {
 
 impl std::error::Error for PeerUrlError {}
 
+/// Why a redirect is not followed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RedirectError {
+    /// To what is no URL.
+    Url(PeerUrlError),
+    /// From an encrypted connection to one that is not, or the other way round: what was configured
+    /// is not what would be used.
+    OtherScheme,
+}
+
+impl fmt::Display for RedirectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Url(_) => f.write_str("that is no URL to connect to"),
+            Self::OtherScheme => {
+                f.write_str("its scheme is another one; configure that URL if it is right")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RedirectError {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +277,35 @@ mod tests {
         let url = PeerUrl::new("wss://[::1]:1/a").unwrap();
         assert_eq!((url.tls(), url.host(), url.port()), (true, "::1", 1));
         assert_eq!((url.target(), &*url.authority()), ("/a", "[::1]:1"));
+    }
+
+    #[test]
+    fn redirect_keeps_the_scheme_or_is_not_followed() {
+        let url = PeerUrl::new("wss://a/b").unwrap();
+        for (location, to) in [
+            ("wss://c/", Ok("https://c/")),
+            ("https://c:8443/d?e", Ok("https://c:8443/d?e")),
+            ("/d", Ok("https://a/d")),
+            ("ws://a/b", Err(RedirectError::OtherScheme)),
+            ("http://c/", Err(RedirectError::OtherScheme)),
+            ("//c/", Err(RedirectError::Url(PeerUrlError::Scheme))),
+            ("c:8443", Err(RedirectError::Url(PeerUrlError::Scheme))),
+            ("d", Err(RedirectError::Url(PeerUrlError::Scheme))),
+            ("/d e", Err(RedirectError::Url(PeerUrlError::Target))),
+            ("wss://u@c/", Err(RedirectError::Url(PeerUrlError::Host))),
+        ] {
+            let redirected = url.redirected(location).map(|url| url.to_string());
+            assert_eq!(
+                redirected.as_deref(),
+                to.as_ref().map(|to| *to),
+                "{location}"
+            );
+        }
+        let plain = PeerUrl::new("ws://a/").unwrap();
+        assert_eq!(
+            plain.redirected("wss://a/"),
+            Err(RedirectError::OtherScheme)
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::client_message::AckCode;
+use super::client_message::{AckCode, NackCode};
 use super::encryption::Headers;
 use super::server_message::dashed;
 use crate::model::dialect::Dialect;
@@ -18,9 +18,6 @@ use crate::model::message::{Content, Encoding, Payload};
 pub const PING: &str = "{}";
 /// Longest UAID taken, in characters, as in Firefox.
 const UAID_CHARS_MAX: usize = 128;
-/// What a [`nack`] says of a message whose handler failed.
-const NACK_HANDLER_FAILED: u16 = 301;
-
 /// What an [`unregister`] says of its reason: the page does not want it any more.
 const UNSUBSCRIBED: u16 = 200;
 
@@ -89,8 +86,8 @@ pub fn ack_update(channel: ChannelId, version: u64) -> String {
 }
 
 /// A push message has been received and was of no use.
-pub fn nack(version: &str) -> String {
-    json!({"messageType": "nack", "version": version, "code": NACK_HANDLER_FAILED}).to_string()
+pub fn nack(version: &str, code: NackCode) -> String {
+    json!({"messageType": "nack", "version": version, "code": code.number()}).to_string()
 }
 
 fn insert(object: &mut Value, name: &str, value: Value) {
@@ -106,6 +103,8 @@ pub enum GatewayMessage {
     Hello {
         /// The name to use from here on; `None` if there is none that can be used.
         uaid: Option<String>,
+        /// Where it sends on to, as it was sent. pushgo does that with a status of 307.
+        redirect: Option<String>,
         /// What else it says.
         verdict: Verdict,
     },
@@ -283,9 +282,12 @@ fn broadcasts(message: &Value) -> BTreeMap<String, String> {
 
 fn hello_answer(message: &Value) -> GatewayMessage {
     let usable = |uaid: &String| !uaid.is_empty() && uaid.chars().count() <= UAID_CHARS_MAX;
+    let verdict = Verdict::of(message);
+    let sends_on = matches!(verdict.status, 300..=399);
     GatewayMessage::Hello {
         uaid: text(message, "uaid").filter(usable),
-        verdict: Verdict::of(message),
+        redirect: text(message, "redirect").filter(|_| sends_on),
+        verdict,
     }
 }
 
@@ -397,8 +399,17 @@ mod tests {
         let ended = ClientMessage::Unregister { channel: CHANNEL };
         assert_eq!(parse_at_gateway(&unregister_text), Ok(ended));
 
-        let nack_text = nack("v");
-        assert_eq!(parse_at_gateway(&nack_text), Ok(ClientMessage::Nack));
+        let nack_text = nack("v", NackCode::HANDLER_FAILED);
+        let nacked = |code| ClientMessage::Nack {
+            version: "v".into(),
+            code,
+        };
+        let expected = nacked(Some(NackCode::HANDLER_FAILED));
+        assert_eq!(parse_at_gateway(&nack_text), Ok(expected));
+        for code in ["300", "304", "-1", "null"] {
+            let text = format!(r#"{{"messageType":"nack","version":"v","code":{code}}}"#);
+            assert_eq!(parse_at_gateway(&text), Ok(nacked(None)), "{code}");
+        }
         assert_eq!(parse_at_gateway(PING), Ok(ClientMessage::Ping));
         assert_eq!(
             ack_update(CHANNEL, 5),
@@ -412,6 +423,7 @@ mod tests {
     fn answers_are_read_with_and_without_a_status() {
         let hello = |uaid: Option<&str>, status, reason: Option<&str>| GatewayMessage::Hello {
             uaid: uaid.map(str::to_owned),
+            redirect: None,
             verdict: Verdict {
                 status,
                 reason: reason.map(str::to_owned),
@@ -439,10 +451,25 @@ mod tests {
                 r#"{"messageType":"hello","status":503,"reason":"full"}"#,
                 hello(None, 503, Some("full")),
             ),
+            (
+                r#"{"messageType":"hello","uaid":"u","status":200,"redirect":"wss://other"}"#,
+                hello(Some("u"), 200, None),
+            ),
             (&long, hello(None, 200, None)),
         ] {
             assert_eq!(parse(text), Ok(expected), "{text}");
         }
+        let elsewhere =
+            r#"{"messageType":"hello","uaid":"u","status":307,"redirect":"wss://other"}"#;
+        let expected = GatewayMessage::Hello {
+            uaid: Some("u".to_owned()),
+            redirect: Some("wss://other".to_owned()),
+            verdict: Verdict {
+                status: 307,
+                reason: None,
+            },
+        };
+        assert_eq!(parse(elsewhere), Ok(expected));
         let registered = format!(
             r#"{{"messageType":"register","channelID":"{DASHED}","status":400,"pushEndpoint":"Failed"}}"#
         );

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 use super::reserve::Reserve;
 use super::settings::Settings;
 use super::store::{Store, reuse_log};
-use super::{FILE_NAME, copy, fault, messages, schema, set_aside};
+use super::{FILE_NAME, copy, fault, messages, schema, set_aside, upstream};
 use crate::model::ids::{DatabaseId, MessageId};
 use crate::model::store::{Opened, StoreError};
 use crate::model::time::ServiceTime;
@@ -226,6 +226,7 @@ fn start_run(
                 service_time: ServiceTime::from_secs(messages::unsigned(row.get(3)?)),
                 version_clock: Version::from_secs(messages::unsigned(row.get(4)?)),
                 lost_before: row.get(2)?,
+                has_links: upstream::is_anything_kept(&transaction)?,
             };
             Ok(opened)
         },

@@ -44,6 +44,14 @@ pub(super) fn perform(connection: &Connection, op: &UpstreamOp) -> rusqlite::Res
     Ok(StoreReply::Done)
 }
 
+/// Whether anything is kept.
+pub(super) fn is_anything_kept(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM upstream_name)
+        OR EXISTS (SELECT 1 FROM upstream_borrowed)
+        OR EXISTS (SELECT 1 FROM upstream_to_tell)";
+    connection.query_row(sql, (), |row| row.get(0))
+}
+
 fn load(connection: &Connection) -> rusqlite::Result<Kept> {
     Ok(Kept {
         names: all(
@@ -242,7 +250,8 @@ mod tests {
     #[test]
     fn borrowed_subscription_is_one_of_its_user_agents_and_survives_a_restart() {
         let folder = Folder::new();
-        let (mut store, _) = folder.open();
+        let (mut store, opened) = folder.open();
+        assert!(!opened.has_links);
         assert_eq!(
             one(&mut store, borrow_op(1, "a")),
             StoreReply::Subscribed(true)
@@ -257,7 +266,8 @@ mod tests {
             StoreReply::Subscribed(false)
         );
         drop(store);
-        let (mut store, _) = folder.open();
+        let (mut store, opened) = folder.open();
+        assert!(opened.has_links);
         let expected = Kept {
             names: vec![name("b")],
             borrowed: vec![subscription(1), subscription(2)],

@@ -60,6 +60,8 @@ pub struct Faults {
     pub ignores: BTreeSet<&'static str>,
     /// Every notification goes out twice.
     pub duplicates: bool,
+    /// hello is answered with this URL to go to instead, as pushgo does; nothing is said after that.
+    pub sends_on: Option<String>,
     /// A notification is held back so long, and goes out behind the next if one comes first.
     pub reorders: Option<Duration>,
 }

@@ -271,6 +271,11 @@ impl Service {
         claimed: Option<&str>,
         broadcasts: BTreeMap<String, String>,
     ) {
+        if let Some(url) = &self.faults.sends_on {
+            let text = json!({"messageType": "hello", "status": 307, "redirect": url}).to_string();
+            self.say(id, text);
+            return self.end(now, id, Some((1000, "")));
+        }
         let claimed = claimed.and_then(|text| Uuid::try_parse(text).ok());
         let known = claimed.filter(|uaid| self.users.contains_key(uaid));
         let uaid =

@@ -443,6 +443,17 @@ impl UserAgent {
         while self.socket.read().is_ok() {}
     }
 
+    /// Acks whatever comes, until the end of the websocket.
+    pub fn ack_all_until_the_end(&mut self) {
+        while let Ok(frame) = self.socket.read() {
+            if let Message::Text(text) = frame {
+                let ack = ack_of(&serde_json::from_str(&text).unwrap()).to_string();
+                // It may be over by now.
+                let _ = self.socket.send(Message::text(ack));
+            }
+        }
+    }
+
     /// The close frame that must come next, as code and reason.
     pub fn closed(&mut self) -> (u16, String) {
         loop {
@@ -485,9 +496,7 @@ impl UserAgent {
     }
 
     pub fn ack(&mut self, notification: &Value) {
-        let (channel, version) = (&notification["channelID"], &notification["version"]);
-        let update = json!({"channelID": channel, "version": version, "code": 100});
-        self.send(&json!({"messageType": "ack", "updates": [update]}));
+        self.send(&ack_of(notification));
     }
 
     /// Waits until everything that was said has been heard: an ack has no answer.
@@ -652,4 +661,11 @@ pub fn post(gateway: &Gateway, endpoint: &str, headers: &[(&str, &str)], body: &
 /// A channel ID that is different for each number.
 pub fn channel(number: u32) -> String {
     format!("0207da37-1a37-408c-b2f7-{number:012x}")
+}
+
+/// What says that a push message has arrived.
+fn ack_of(notification: &Value) -> Value {
+    let (channel, version) = (&notification["channelID"], &notification["version"]);
+    let update = json!({"channelID": channel, "version": version, "code": 100});
+    json!({"messageType": "ack", "updates": [update]})
 }

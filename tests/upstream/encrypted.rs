@@ -10,7 +10,7 @@ use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::certificates::Certificates;
 use crate::house::{House, receive_numbers};
-use crate::main_service::MainService;
+use crate::main_service::{Door, MainService};
 use crate::support::{Folder, Gateway};
 
 /// A main service with a certificate of this authority.
@@ -52,6 +52,21 @@ fn main_service_with_a_certificate_of_somebody_else_is_told_nothing() {
     assert!(!house.is_borrowed(&endpoint), "{endpoint}");
     assert_eq!(house.main.service().heard.len(), 0);
     house.gateway.wait_for_log("certificate");
+}
+
+#[test]
+fn encrypted_main_service_cannot_send_on_to_one_that_is_not() {
+    let certificates = Certificates::new();
+    let house = house_of(secure(&certificates), &certificates);
+    let plain = MainService::start();
+    let location = format!("Location: {}\r\n", plain.url());
+    house
+        .main
+        .set_door(Door::Refused("301 Moved Permanently", location));
+    let (_, endpoint) = house.newcomer();
+    assert!(!house.is_borrowed(&endpoint), "{endpoint}");
+    house.gateway.wait_for_log("its scheme is another one");
+    assert_eq!(plain.connections().len(), 0);
 }
 
 #[test]

@@ -110,7 +110,8 @@ pub fn config(url: &str, settings: &str) -> String {
     config + settings
 }
 
-/// Connects until it has another name, as a user agent does that is told to; with that name.
+/// Connects until it has another name, as a user agent does that is told to; with that name. Before
+/// that it acks what waits for it.
 pub fn return_renamed(gateway: &Gateway, uaid: &str) -> UserAgent {
     let mut renamed = None;
     wait_until("it gets another name", || {
@@ -120,7 +121,11 @@ pub fn return_renamed(gateway: &Gateway, uaid: &str) -> UserAgent {
         if let Message::Text(text) = agent.receive_frame() {
             let answer: Value = serde_json::from_str(&text).unwrap();
             answer["uaid"].as_str().unwrap().clone_into(&mut agent.uaid);
-            renamed = (agent.uaid != uaid).then_some(agent);
+            if agent.uaid == uaid {
+                agent.ack_all_until_the_end();
+            } else {
+                renamed = Some(agent);
+            }
         }
         renamed.is_some()
     });

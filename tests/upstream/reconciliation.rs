@@ -6,7 +6,8 @@ use crate::house::{
     ACCEPTED, House, QUIET, expect_once, post, receive_numbers, register, return_renamed,
 };
 use crate::main_service::Door;
-use crate::support::{UserAgent, channel, wait_until};
+use crate::support::signer::Signer;
+use crate::support::{Http, UserAgent, channel, wait_until};
 
 /// The database of a gateway that is not running is gone; its key is kept.
 fn lose_database(house: &House) {
@@ -82,6 +83,61 @@ fn main_service_that_forgot_one_user_agent_costs_that_one_its_name_and_no_other(
 }
 
 #[test]
+fn what_waits_here_arrives_before_a_lost_name_is_taken() {
+    let house = House::with(&format!(
+        "endpoints = [{{ vapid = \"{}\" }}]\n",
+        Signer::new(1).public_key()
+    ));
+    let mut agent = UserAgent::hello(&house.gateway, None);
+    agent.register_two();
+    let local = register(&mut agent, 3);
+    assert!(!house.is_borrowed(&local));
+    let uaid = agent.uaid.clone();
+    drop(agent);
+    for number in 0..3 {
+        let answer = post(&local, &[("TTL", "600")], &number.to_string());
+        assert_eq!(answer.status, ACCEPTED);
+    }
+    house.main.service().reset();
+    house.main.cut();
+    house
+        .gateway
+        .wait_for_metric("edgepush_upstream_user_agents_to_tell", 1);
+    let mut agent = UserAgent::hello(&house.gateway, Some(&uaid));
+    assert_eq!(agent.uaid, uaid);
+    assert_eq!(receive_numbers(&mut agent, 3), [0, 1, 2]);
+    agent.expect_end();
+    return_renamed(&house.gateway, &uaid);
+    house
+        .gateway
+        .wait_for_metric("edgepush_upstream_user_agents_to_tell", 0);
+    assert_eq!(post(&local, &[("TTL", "600")], "3").status, 410);
+}
+
+#[test]
+fn user_agents_that_borrowed_learn_that_the_main_service_is_taken_away() {
+    let mut house = House::new();
+    let (agent, _) = house.newcomer();
+    let uaid = agent.uaid.clone();
+    drop(agent);
+    house.gateway.restart_with("");
+    house
+        .gateway
+        .wait_for_log("upstream_taken_away user_agents=1");
+    let console = Http::connect(house.gateway.console).send("GET", "/", &[], b"");
+    let console = String::from_utf8(console.body).unwrap();
+    assert!(
+        console.contains("have lost their subscriptions"),
+        "{console}"
+    );
+    let mut agent = return_renamed(&house.gateway, &uaid);
+    let endpoint = register(&mut agent, 1);
+    assert!(!house.is_borrowed(&endpoint));
+    assert_eq!(post(&endpoint, &[("TTL", "600")], "1").status, ACCEPTED);
+    assert_eq!(receive_numbers(&mut agent, 1), [1]);
+}
+
+#[test]
 fn user_agent_that_was_away_when_its_subscriptions_were_lost_learns_it_after_a_restart() {
     let mut house = House::new();
     let (agent, _) = house.newcomer();
@@ -107,7 +163,7 @@ fn user_agent_that_was_away_when_its_subscriptions_were_lost_learns_it_after_a_r
 fn local_subscriptions_of_others_do_not_notice_that_the_main_service_lost_everything() {
     let house = House::with(&format!(
         "endpoints = [{{ vapid = \"{}\" }}]\n",
-        crate::support::signer::Signer::new(1).public_key()
+        Signer::new(1).public_key()
     ));
     let mut borrower = UserAgent::hello(&house.gateway, None);
     borrower.register_two();

@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 use crate::main_service::service::Service;
 
+/// As long a lost user agent may keep its name for what waits for it in the house.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 #[derive(Debug, Default)]
 pub(crate) struct Checker {
     messages: Vec<Message>,
@@ -16,9 +19,15 @@ pub(crate) struct Checker {
     channels: BTreeMap<(usize, Uuid), Channel>,
     /// Names at the main service under which each user agent was given endpoints.
     users: BTreeMap<usize, BTreeSet<Uuid>>,
+    /// Those since it was told last that its subscriptions are gone.
+    users_now: BTreeMap<usize, BTreeSet<Uuid>>,
+    /// Since when such a name is forgotten, where that is known for certain.
+    forgotten: BTreeMap<usize, Duration>,
     /// Names that went down with a database: nobody can end anything under them.
     orphans: BTreeSet<Uuid>,
     lost_database: bool,
+    /// Who was posted to in the house since: known by that, and not told of what went down.
+    known_by_home: BTreeSet<usize>,
     /// How often something that was sent may have been forgotten: crashes, and what the storage refused.
     lapses: u64,
 }
@@ -27,7 +36,8 @@ pub(crate) struct Checker {
 struct Message {
     agent: usize,
     channel: Uuid,
-    user: Uuid,
+    /// `None`: posted to the gateway itself.
+    user: Option<Uuid>,
     ttl_secs: u64,
     topic: Option<String>,
     posted: Duration,
@@ -54,7 +64,8 @@ struct Channel {
 pub(crate) struct Posted {
     pub(crate) agent: usize,
     pub(crate) channel: Uuid,
-    pub(crate) user: Uuid,
+    /// `None`: it is not known yet whether the gateway accepts it.
+    pub(crate) user: Option<Uuid>,
     pub(crate) ttl_secs: u64,
     pub(crate) topic: Option<String>,
     pub(crate) at: Duration,
@@ -80,8 +91,28 @@ impl Checker {
             version: None,
             received: false,
             acked: None,
-            unwanted: channel.is_none_or(|channel| channel.unwanted),
+            unwanted: posted.user.is_none() || channel.is_none_or(|channel| channel.unwanted),
         });
+    }
+
+    /// The gateway has accepted a message that was posted to it.
+    pub(crate) fn accepted_at_home(&mut self, number: usize) {
+        let message = &mut self.messages[number];
+        if self.lost_database {
+            self.known_by_home.insert(message.agent);
+        }
+        let channel = self.channels.get(&(message.agent, message.channel));
+        message.unwanted = channel.is_none_or(|channel| channel.unwanted);
+    }
+
+    /// The main service is about to forget somebody.
+    pub(crate) fn forgets(&mut self, main: &Service, user: Uuid, now: Duration) {
+        for (agent, users) in &self.users_now {
+            let all_live = users.iter().all(|user| main.users.contains_key(user));
+            if all_live && users.contains(&user) {
+                self.forgotten.entry(*agent).or_insert(now);
+            }
+        }
     }
 
     /// The user agent has been given an endpoint.
@@ -97,6 +128,7 @@ impl Checker {
         if let Some(user) = user {
             known.endpoints.push(endpoint.to_owned());
             self.users.entry(agent).or_default().insert(user);
+            self.users_now.entry(agent).or_default().insert(user);
         }
     }
 
@@ -105,7 +137,15 @@ impl Checker {
         self.forget(|message| (message.agent, message.channel) == (agent, channel));
     }
 
-    pub(crate) fn renamed(&mut self, agent: usize) {
+    pub(crate) fn renamed(&mut self, agent: usize, now: Duration) {
+        self.known_by_home.remove(&agent);
+        self.users_now.remove(&agent);
+        let forgotten = self.forgotten.remove(&agent);
+        if !self.lost_database && forgotten.is_some_and(|at| now < at + PATIENCE) {
+            let mut own = self.messages.iter().filter(|own| own.agent == agent);
+            let lost = own.find(|own| own.user.is_none() && !own.received && !own.unwanted);
+            assert!(lost.is_none(), "lost with a name: {lost:?}");
+        }
         for ((of, _), channel) in &mut self.channels {
             channel.unwanted |= *of == agent;
         }
@@ -199,9 +239,17 @@ impl Checker {
     pub(crate) fn all_received(&self, main: &Service, now: Duration) {
         for (number, message) in self.messages.iter().enumerate() {
             let is_expired = now >= message.posted + Duration::from_secs(message.ttl_secs);
-            let is_lost_above = !main.users.contains_key(&message.user);
-            let is_excused =
-                message.unwanted || is_expired || is_lost_above || self.is_replaced(number);
+            let is_lost_above = message
+                .user
+                .is_some_and(|user| !main.users.contains_key(&user));
+            let is_orphan = message
+                .user
+                .is_some_and(|user| self.orphans.contains(&user));
+            let is_excused = message.unwanted
+                || is_expired
+                || is_lost_above
+                || self.is_replaced(number)
+                || (is_orphan && self.known_by_home.contains(&message.agent));
             assert!(
                 message.received || is_excused,
                 "message {number} is lost: {message:?}"

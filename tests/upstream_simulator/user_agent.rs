@@ -283,7 +283,7 @@ impl World {
                 if before.is_some_and(|before| before != uaid) {
                     agent.renamed += u32::from(!agent.subscriptions.is_empty());
                     agent.subscriptions.clear();
-                    self.checker.renamed(number);
+                    self.checker.renamed(number, self.elapsed);
                     self.tally.add("user agent gets another name");
                 }
             }

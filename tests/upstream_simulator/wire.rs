@@ -16,6 +16,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Wire {
     state: State,
+    /// It goes to where the main service has sent on to.
+    sent_on: bool,
     since: Duration,
     /// The main service's end is there.
     main_open: bool,
@@ -39,10 +41,11 @@ impl World {
     /// What the engine orders.
     pub(crate) fn order(&mut self, link: LinkId, order: UpOrder) {
         let id = self.wire_id(link);
-        if order == UpOrder::Connect {
+        if let UpOrder::Connect(to) = &order {
             self.count_connect();
             let wire = Wire {
                 state: State::Connecting,
+                sent_on: to.is_some(),
                 since: self.elapsed,
                 main_open: false,
                 dead: false,
@@ -54,7 +57,7 @@ impl World {
         }
         let wire = self.wires.get_mut(&id).expect("it was connected");
         match order {
-            UpOrder::Connect => {}
+            UpOrder::Connect(_) => {}
             UpOrder::Send(text) => {
                 assert_eq!(wire.state, State::Open, "said on no connection: {text}");
                 wire.up.push_back(Up::Text(text));
@@ -108,7 +111,11 @@ impl World {
         match wire.state {
             State::Gone => false,
             State::Connecting => match self.door {
-                Door::Open => {
+                Door::Elsewhere if !wire.sent_on => {
+                    self.tally.add("sent on");
+                    self.gateway_is_sent_on(id)
+                }
+                Door::Open | Door::Elsewhere => {
                     wire.state = State::Open;
                     wire.main_open = true;
                     self.main.opened(self.elapsed, id, "");
@@ -173,17 +180,34 @@ impl World {
         self.input(Input::Up { link, event });
     }
 
-    fn gateway_loses(&mut self, id: u64, why: &str, retry_after: Duration) -> bool {
-        let wire = self.wires.get_mut(&id).expect("it is there");
-        wire.state = State::Gone;
-        wire.dead = true;
-        let random = self.rng.bytes8();
+    fn gateway_is_sent_on(&mut self, id: u64) -> bool {
         let end = LinkEnd {
+            redirect: Some("wss://elsewhere.example/".into()),
+            ..self.end("sent on", Duration::ZERO)
+        };
+        self.gateway_hears_the_end(id, end)
+    }
+
+    fn gateway_loses(&mut self, id: u64, why: &str, retry_after: Duration) -> bool {
+        let end = self.end(why, retry_after);
+        self.gateway_hears_the_end(id, end)
+    }
+
+    fn end(&mut self, why: &str, retry_after: Duration) -> LinkEnd {
+        let random = self.rng.bytes8();
+        LinkEnd {
             why: why.to_owned(),
             is_lasting: false,
             retry_after,
+            redirect: None,
             random: [random[0], random[1]],
-        };
+        }
+    }
+
+    fn gateway_hears_the_end(&mut self, id: u64, end: LinkEnd) -> bool {
+        let wire = self.wires.get_mut(&id).expect("it is there");
+        wire.state = State::Gone;
+        wire.dead = true;
         // What was said last may still arrive, or not.
         if self.rng.percent(50) {
             self.main_loses(id);

@@ -37,6 +37,8 @@ pub(crate) enum Door {
     Silent,
     /// With a time to come again.
     Busy,
+    /// It sends on to another machine, which takes them.
+    Elsewhere,
 }
 
 #[derive(Debug)]
@@ -171,7 +173,9 @@ impl World {
     }
 
     fn goes_away(&mut self) {
-        self.door = self.rng.pick(&[Door::Closed, Door::Silent, Door::Busy]);
+        self.door = self
+            .rng
+            .pick(&[Door::Closed, Door::Silent, Door::Busy, Door::Elsewhere]);
         let secs = match self.rng.below(3) {
             0 => self.rng.below(10),
             1 => self.rng.below(1000),
@@ -201,6 +205,9 @@ impl World {
         if self.rng.percent(30) {
             self.tally.add("main service reset");
             self.note(|| "RESET".to_owned());
+            for user in self.main.users.keys().copied().collect::<Vec<_>>() {
+                self.checker.forgets(&self.main, user, self.elapsed);
+            }
             self.main.reset();
         } else {
             let all: Vec<Uuid> = self.main.users.keys().copied().collect();
@@ -208,6 +215,7 @@ impl World {
                 self.tally.add("main service forgets one");
                 let user = self.rng.pick(&all);
                 self.note(|| format!("FORGOTTEN {user}"));
+                self.checker.forgets(&self.main, user, self.elapsed);
                 self.main.users.remove(&user);
             }
         }
@@ -221,6 +229,9 @@ impl World {
             return;
         }
         let subscription = own[self.rng.index(own.len())].clone();
+        if subscription.endpoint.contains(HOST) {
+            return self.post_at_home(agent, &subscription);
+        }
         let ttl_secs = self.rng.pick(&[0, 60, 86_400, 2_592_000, 2_592_000]);
         let topic = self.rng.percent(15).then(|| "weather".to_owned());
         // So many that the main service loses patience with who does not fetch them.
@@ -231,7 +242,7 @@ impl World {
                 self.checker.posted(Posted {
                     agent,
                     channel: subscription.channel,
-                    user,
+                    user: Some(user),
                     ttl_secs,
                     topic: topic.clone(),
                     at: self.elapsed,
@@ -418,8 +429,8 @@ impl World {
             Output::Up { link, order } => self.order(link, order),
             Output::Store(op) => self.gateway().queue.push_back(op),
             Output::Stopped => self.gateway().stopped = true,
-            other
-            @ (Output::Respond { .. } | Output::Datagram { .. } | Output::AskProxy { .. }) => {
+            Output::Respond { request, response } => self.answered(request, response.status),
+            other @ (Output::Datagram { .. } | Output::AskProxy { .. }) => {
                 unreachable!("nobody asked for {other:?}")
             }
         }
@@ -481,7 +492,9 @@ impl World {
                 self.checker.posted(Posted {
                     agent,
                     channel: subscription.channel,
-                    user: user.expect("a subscription that its user agent believes in is there"),
+                    user: Some(
+                        user.expect("a subscription that its user agent believes in is there"),
+                    ),
                     ttl_secs: 2_592_000,
                     topic: None,
                     at: self.elapsed,

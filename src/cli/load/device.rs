@@ -111,7 +111,7 @@ impl Device {
         let channels: Vec<_> = self.targets.iter().map(|target| target.channel).collect();
         let hello = hello(world.options.dialect, self.uaid.as_deref(), &channels);
         self.send(hello).await?;
-        let GatewayMessage::Hello { uaid, verdict } = self.answer().await? else {
+        let GatewayMessage::Hello { uaid, verdict, .. } = self.answer().await? else {
             return Err(self.fault(Fault::Verdict, || "no answer to hello".to_owned()));
         };
         self.granted(&verdict)?;

@@ -1,6 +1,6 @@
 //! Times, counted in classes: a percentile is right to 1 in 32, however many were counted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Classes for each doubling of the time, as a power of two: their width is at most 1/32 of what they
 /// hold.
@@ -12,10 +12,16 @@ pub(super) struct Histogram {
     counts: Vec<u64>,
     total: u64,
     max_micros: u64,
+    /// The first beginning and the last end.
+    span: Option<(Instant, Instant)>,
 }
 
 impl Histogram {
-    pub(super) fn add(&mut self, time: Duration) {
+    /// Something took from `since` to `now`.
+    pub(super) fn add(&mut self, since: Instant, now: Instant) {
+        let time = now.saturating_duration_since(since);
+        let (first, last) = self.span.unwrap_or((since, now));
+        self.span = Some((first.min(since), last.max(now)));
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let class = class(micros);
         if self.counts.len() <= class {
@@ -34,6 +40,13 @@ impl Histogram {
 
     pub(super) const fn max_micros(&self) -> u64 {
         self.max_micros
+    }
+
+    /// From the first beginning to the last end.
+    pub(super) fn span(&self) -> Duration {
+        self.span.map_or(Duration::ZERO, |(first, last)| {
+            last.saturating_duration_since(first)
+        })
     }
 
     /// The time that so many of a thousand do not exceed, in microseconds; 0 without any.
@@ -78,8 +91,9 @@ mod tests {
 
     fn of(micros: impl IntoIterator<Item = u64>) -> Histogram {
         let mut histogram = Histogram::default();
+        let now = Instant::now();
         for micros in micros {
-            histogram.add(Duration::from_micros(micros));
+            histogram.add(now, now + Duration::from_micros(micros));
         }
         histogram
     }
@@ -92,6 +106,18 @@ mod tests {
             assert!(last - micros <= micros / CLASSES, "{micros}: {last}");
             assert_ne!(class(last), class(last + 1), "{micros}");
         }
+    }
+
+    #[test]
+    fn span_is_from_the_first_beginning_to_the_last_end() {
+        let start = Instant::now();
+        let at = |secs| start + Duration::from_secs(secs);
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.span(), Duration::ZERO);
+        for (since, now) in [(3, 4), (1, 2), (2, 7), (5, 6)] {
+            histogram.add(at(since), at(now));
+        }
+        assert_eq!(histogram.span(), Duration::from_secs(6));
     }
 
     #[test]

@@ -177,7 +177,7 @@ impl Ledger {
         let Some(sent) = find(&mut self.sent, sequence) else {
             return;
         };
-        self.to_answer.add(now.saturating_duration_since(sent.at));
+        self.to_answer.add(sent.at, now);
         if !accepted {
             self.counts.refused = self.counts.refused.saturating_add(1);
             return;
@@ -232,7 +232,7 @@ impl Ledger {
         match sent.state {
             State::Sent => {
                 sent.state = State::Received;
-                self.to_frame.add(now.saturating_duration_since(sent.at));
+                self.to_frame.add(sent.at, now);
                 self.counts.received = self.counts.received.saturating_add(1);
                 let subscription = self.subscriptions.entry((agent, channel)).or_default();
                 if subscription.newest > Some(sequence) {

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use smol::channel::{Receiver, bounded};
+use smol::channel::bounded;
 use smol::future::or;
 use smol::{LocalExecutor, Timer};
 
@@ -25,7 +25,7 @@ use self::arguments::Options;
 use self::device::Device;
 use self::report::Used;
 use self::server::Usage;
-use self::world::World;
+use self::world::{World, ended};
 use super::{fail, print, refuse};
 use crate::io::signals::StopSignals;
 use crate::io::{clock, descriptors};
@@ -104,11 +104,6 @@ async fn run_all(
         end,
     });
     (took, used)
-}
-
-/// Waits until nobody holds the other end. Nothing is ever sent.
-async fn ended(channel: &Receiver<()>) {
-    let _ = channel.recv().await;
 }
 
 /// Says once a second how it goes. Never ends.

@@ -65,6 +65,8 @@ fn as_json(world: &World, took: Duration, used: Option<Used>) -> Value {
         Dialect::SimplePush => "simplepush",
     };
     let secs = took.as_secs_f64();
+    // Without a message nothing is divided by nothing.
+    let answering_secs = ledger.to_answer.span().as_secs_f64().max(f64::MIN_POSITIVE);
     let counts = &ledger.counts;
     let faults = ledger.faults().map(|(fault, count, words)| {
         let told = json!({"count": count, "first": one_line(words)});
@@ -91,7 +93,7 @@ fn as_json(world: &World, took: Duration, used: Option<Used>) -> Value {
             "out_of_order": counts.out_of_order,
             "bytes": counts.bytes,
             "acked_per_sec": rounded(counts.acked as f64 / secs),
-            "answered_per_sec": rounded(ledger.to_answer.count() as f64 / secs),
+            "answered_per_sec": rounded(ledger.to_answer.count() as f64 / answering_secs),
         },
         "statuses": statuses,
         "millis": {
@@ -125,6 +127,8 @@ fn times(histogram: &Histogram) -> Value {
     let mut all: Map<_, _> = percentiles.into_iter().collect();
     all.insert("max".to_owned(), millis(histogram.max_micros()));
     all.insert("count".to_owned(), json!(histogram.count()));
+    let span = histogram.span().as_secs_f64();
+    all.insert("span".to_owned(), json!(rounded(span * 1e3)));
     Value::Object(all)
 }
 

@@ -162,8 +162,7 @@ async fn ping(world: &World, device: &mut Device) -> Result<(), Broken> {
     while world.is_running() {
         let asked = clock::monotonic();
         device.ping().await?;
-        let time = clock::monotonic().saturating_duration_since(asked);
-        world.ping_time.borrow_mut().add(time);
+        world.ping_time.borrow_mut().add(asked, clock::monotonic());
         device.attend(world.pause(interval)).await?;
     }
     Ok(())
@@ -195,8 +194,7 @@ async fn stored(world: &World, device: &mut Device) -> Result<(), Broken> {
     let back = clock::monotonic();
     device.open().await?;
     device.settle().await?;
-    let time = clock::monotonic().saturating_duration_since(back);
-    world.drain_time.borrow_mut().add(time);
+    world.drain_time.borrow_mut().add(back, clock::monotonic());
     Ok(())
 }
 

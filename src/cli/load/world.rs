@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use smol::Timer;
 use smol::channel::{Receiver, Sender, bounded};
+use smol::future::{or, yield_now};
 use smol::lock::Semaphore;
 
 use super::arguments::{Options, SIZE_MAX};
@@ -79,6 +80,8 @@ pub(super) struct World {
     next_post: Cell<Option<Instant>>,
     /// Closed when all are connected.
     started: (Sender<()>, Receiver<()>),
+    /// Closed when the run is to end before its time.
+    stopped: (Sender<()>, Receiver<()>),
     posting: Semaphore,
     kept: RefCell<HashMap<String, Vec<(KeptConnection, Instant)>>>,
 }
@@ -98,6 +101,7 @@ impl World {
             end: Cell::new(None),
             next_post: Cell::new(None),
             started: bounded(1),
+            stopped: bounded(1),
             posting: Semaphore::new(usize::try_from(options.connections).unwrap_or(usize::MAX)),
             kept: RefCell::default(),
             options,
@@ -117,8 +121,9 @@ impl World {
 
     /// A websocket was opened, of which the handshake began at `since`.
     pub(super) fn opened(&self, since: Instant) {
-        let time = clock::monotonic().saturating_duration_since(since);
-        self.connect_time.borrow_mut().add(time);
+        self.connect_time
+            .borrow_mut()
+            .add(since, clock::monotonic());
         self.open.set(self.open.get().saturating_add(1));
     }
 
@@ -140,11 +145,11 @@ impl World {
     pub(super) fn stop(&self) {
         self.end.set(Some(clock::monotonic()));
         self.started.0.close();
+        self.stopped.0.close();
     }
 
     pub(super) async fn started(&self) {
-        // Nothing is ever sent: this returns when the channel is closed.
-        let _ = self.started.1.recv().await;
+        ended(&self.started.1).await;
     }
 
     /// Whether more is to be done.
@@ -158,7 +163,10 @@ impl World {
         let now = clock::monotonic();
         let until = now.checked_add(time).unwrap_or(now);
         let until = self.end.get().map_or(until, |end| until.min(end));
-        Timer::at(until).await;
+        let over = async {
+            Timer::at(until).await;
+        };
+        or(over, ended(&self.stopped.1)).await;
     }
 
     /// Waits until the rate allows one more message; whether it does before the end.
@@ -180,6 +188,9 @@ impl World {
     pub(super) async fn post(&self, target: &Target, bodies: Bodies, expected: Expected) {
         if self.pace().await {
             self.post_now(target, bodies, expected).await;
+            // A turn that was given back could be taken again before those who wait are awake: with
+            // fewer connections than user agents some would never get one.
+            yield_now().await;
         }
     }
 
@@ -311,6 +322,11 @@ impl World {
             headers.encoding == "aes128gcm"
         }
     }
+}
+
+/// Waits until nobody holds the other end, or it is closed. Nothing is ever sent.
+pub(super) async fn ended(channel: &Receiver<()>) {
+    let _ = channel.recv().await;
 }
 
 /// The request with a form that SimplePush sends.

@@ -30,6 +30,11 @@ const _: () =
 type Updates = BTreeMap<ChannelId, (Version, Option<Box<str>>)>;
 
 impl Agent {
+    /// Whether nothing is owed to it, and nothing waits on flash until it wants that.
+    pub(in crate::engine) fn has_everything(&self) -> bool {
+        self.is_quiet() && !self.some_held_back
+    }
+
     /// Asks for the next page if one is needed and the user agent keeps up.
     pub(in crate::engine) fn catch_up(&mut self, now: Now, desk: &mut Desk) {
         if self.mode != (Mode::CatchingUp { fetching: None }) || self.unsent_bytes > 0 {

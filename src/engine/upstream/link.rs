@@ -18,6 +18,7 @@ use crate::model::ids::ChannelId;
 use crate::model::upstream::{Borrowed, Name, Owner, Received, Upstream as Settings};
 use crate::protocol::user_agent::{self, GatewayMessage, Verdict};
 
+use connecting::SentOn;
 use receiving::Message;
 
 /// How long the main service has to answer hello or a ping; as in Firefox.
@@ -45,6 +46,10 @@ pub(super) struct Link {
     received: BTreeMap<Received, Message>,
     /// Those of `received` that have an ack to send.
     acks: Vec<Received>,
+    /// Where the main service has sent it, from the attempt to connect there to the end of that.
+    sent_on: Option<SentOn>,
+    /// What it has said of that instead of hello.
+    redirect: Option<String>,
     failures: u32,
     last_error: Option<String>,
     heard_at: Instant,
@@ -92,6 +97,8 @@ impl Link {
             making: BTreeSet::new(),
             received: BTreeMap::new(),
             acks: Vec::new(),
+            sent_on: None,
+            redirect: None,
             failures: 0,
             last_error: None,
             heard_at: now,
@@ -131,6 +138,7 @@ impl Link {
         LinkState {
             owner: (self.owner != Owner::ALL).then(|| self.owner.0.tag()),
             state: LINK_STATES[number],
+            at: self.sent_on.as_ref().map(|sent_on| sent_on.to.to_string()),
             since_secs: now.saturating_duration_since(self.since).as_secs(),
             borrowed: u64::try_from(active.count()).unwrap_or(u64::MAX),
             messages: self.messages,
@@ -267,7 +275,18 @@ impl Link {
 
     fn message(&mut self, message: GatewayMessage, turn: &mut Turn<'_>) {
         match (&self.phase, message) {
-            (Phase::Naming { id, .. }, GatewayMessage::Hello { uaid, verdict }) => {
+            (
+                Phase::Naming { .. },
+                GatewayMessage::Hello {
+                    redirect: Some(redirect),
+                    verdict,
+                    ..
+                },
+            ) => {
+                self.redirect = Some(redirect);
+                self.close(Some(said("hello", &verdict)), turn);
+            }
+            (Phase::Naming { id, .. }, GatewayMessage::Hello { uaid, verdict, .. }) => {
                 let id = *id;
                 self.named(id, uaid, &verdict, turn);
             }

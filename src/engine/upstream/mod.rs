@@ -6,24 +6,29 @@
 
 mod link;
 mod pacer;
+mod telling;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use log::warn;
+
 use link::Link;
 use pacer::Pacer;
+use telling::Telling;
 
 use super::counters::LinkState;
 use super::deadlines::Deadlines;
 use super::outbox::{Judged, Outbox, Waiting};
 use super::{LinkId, SessionId, UpEvent};
 use crate::model::dialect::Dialect;
-use crate::model::ids::{ChannelId, Uaid};
+use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::store::{StoreOp, UpstreamOp};
 use crate::model::upstream::{self as model, Borrowed, Identity, Kept, Name, Owner, Received};
-use crate::protocol::keyring::{KeyDigest, Keyring};
+use crate::protocol::client_message::NackCode;
+use crate::protocol::keyring::{self, KeyDigest, Keyring};
 use crate::protocol::user_agent::Notification;
 
 /// How soon what is kept is read again where that failed.
@@ -40,7 +45,7 @@ pub(super) struct Upstream {
     /// Links that have acks to send at the end of this turn.
     acking: BTreeSet<Owner>,
     /// User agents whose subscriptions are lost, and who do not know it.
-    to_tell: BTreeSet<Uaid>,
+    telling: Telling,
     pacer: Pacer,
     /// Broadcasts that somebody has listened to.
     broadcasts: BTreeSet<Box<str>>,
@@ -58,6 +63,23 @@ enum Load {
     At(Instant),
     Asked,
     Done,
+}
+
+/// Where a subscription is at the main service: on whose link, and what it is called there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) owner: Owner,
+    pub(super) alias: ChannelId,
+}
+
+impl Place {
+    /// Of one that is there.
+    pub(super) const fn of(borrowed: &Borrowed) -> Self {
+        Self {
+            owner: borrowed.owner,
+            alias: borrowed.alias,
+        }
+    }
 }
 
 /// A register that waits for the main service.
@@ -128,7 +150,7 @@ impl Upstream {
             connections: BTreeMap::new(),
             alarms: Deadlines::new(),
             acking: BTreeSet::new(),
-            to_tell: BTreeSet::new(),
+            telling: Telling::default(),
             broadcasts: BTreeSet::new(),
             carrier: None,
             last_link: 0,
@@ -142,14 +164,15 @@ impl Upstream {
             Load::At(at) => Some(at),
             Load::Asked | Load::Done => None,
         };
-        load.into_iter().chain(self.alarms.next()).min()
+        let look = self.telling.next_look();
+        load.into_iter().chain(self.alarms.next()).chain(look).min()
     }
 
     /// What has come of it, one at a time.
     pub(super) fn poll_outcome(&mut self) -> Option<Outcome> {
         let outcome = self.outcomes.pop_front();
         if let Some(Outcome::Lost(uaids)) = &outcome {
-            self.to_tell.extend(uaids);
+            self.telling.add(uaids.iter().copied());
         }
         outcome
     }
@@ -188,7 +211,7 @@ impl Upstream {
         let early = self.links.values_mut().flat_map(Link::take_wanted);
         let early = early.collect();
         self.load = Load::Done;
-        self.to_tell.extend(kept.to_tell);
+        self.telling.add(kept.to_tell);
         let mut elsewhere = BTreeSet::new();
         for Name {
             owner,
@@ -211,100 +234,84 @@ impl Upstream {
             self.link(now, owner).remember(received);
         }
         let owners: Vec<Owner> = self.links.keys().copied().collect();
+        let is_there = self.settings.is_there();
+        let mut lost = 0_usize;
         for owner in owners {
-            if elsewhere.contains(&owner) {
-                self.on(now, owner, out, |link, turn| link.lose(turn));
+            if elsewhere.contains(&owner) || !is_there {
+                self.on(now, owner, out, |link, turn| {
+                    lost = lost.saturating_add(link.lose(turn));
+                });
             }
             self.on(now, owner, out, Link::wake);
+        }
+        if lost > 0 {
+            let what = if is_there { "replaced" } else { "taken_away" };
+            warn!("upstream_{what} user_agents={lost}");
         }
         early
     }
 
     /// Whose link is the one for this user agent.
-    pub(super) const fn owner_of(&self, uaid: Uaid) -> Owner {
+    const fn owner_of(&self, uaid: Uaid) -> Owner {
         match self.settings.identity {
             Identity::PerUserAgent => Owner(uaid),
             Identity::Shared => Owner::ALL,
         }
     }
 
-    /// What a subscription is called at the main service.
-    pub(super) fn alias(&self, uaid: Uaid, channel: ChannelId, keyring: &Keyring) -> ChannelId {
-        match self.settings.identity {
-            Identity::PerUserAgent => channel,
-            Identity::Shared => keyring.alias(uaid, channel),
+    /// Where a subscription is at the main service, if it is there.
+    pub(super) fn place(&self, uaid: Uaid, channel: ChannelId, keyring: &Keyring) -> Place {
+        Place {
+            owner: self.owner_of(uaid),
+            alias: match self.settings.identity {
+                Identity::PerUserAgent => channel,
+                Identity::Shared => keyring.alias(uaid, channel),
+            },
         }
     }
 
     /// The endpoint of a subscription that is borrowed already, with this key.
-    pub(super) fn endpoint(
-        &self,
-        uaid: Uaid,
-        channel: ChannelId,
-        key: Option<&str>,
-        keyring: &Keyring,
-    ) -> Option<Box<str>> {
-        let link = self.links.get(&self.owner_of(uaid))?;
-        link.endpoint(self.alias(uaid, channel, keyring), key)
+    pub(super) fn endpoint(&self, place: Place, key: Option<&str>) -> Option<Box<str>> {
+        self.links.get(&place.owner)?.endpoint(place.alias, key)
     }
 
-    /// Whether a subscription that is registered here is one that is being asked for above, for
-    /// another user agent.
+    /// Whether a subscription that is registered here as `channel` is one that is being asked for
+    /// above, for another user agent, by that name or by what its aliases have in common.
     ///
     /// Nobody else has given a channel the same name by chance: it has come round, from gateway to
     /// gateway. Asked for once more, it would go round for ever.
-    pub(super) fn has_come_round(&self, uaid: Uaid, channel: ChannelId, keyring: &Keyring) -> bool {
-        let own = (self.owner_of(uaid), self.alias(uaid, channel, keyring));
-        let mut links = self.links.iter();
-        links.any(|(owner, link)| (*owner, channel) != own && link.is_asking_for(channel))
+    pub(super) fn has_come_round(&self, place: Place, channel: ChannelId) -> bool {
+        let mark = keyring::mark(channel);
+        let is_it = |alias| alias == channel || (mark.is_some() && keyring::mark(alias) == mark);
+        self.links.iter().any(|(owner, link)| {
+            let mut asked_for = link.asked_for();
+            asked_for.any(|alias| (*owner, alias) != (place.owner, place.alias) && is_it(alias))
+        })
     }
 
     /// Asks the main service for a subscription.
-    pub(super) fn want(
-        &mut self,
-        now: Instant,
-        wanted: Wanted,
-        keyring: &Keyring,
-        out: &mut Outbox,
-    ) {
-        let owner = self.owner_of(wanted.uaid);
-        let alias = self.alias(wanted.uaid, wanted.channel, keyring);
+    pub(super) fn want(&mut self, now: Instant, place: Place, wanted: Wanted, out: &mut Outbox) {
+        let Place { owner, alias } = place;
         self.link(now, owner);
         self.on(now, owner, out, |link, turn| link.want(alias, wanted, turn));
     }
 
-    /// A subscription of this user agent has ended here: it ends there as well.
-    pub(super) fn end(
-        &mut self,
-        now: Instant,
-        uaid: Uaid,
-        channel: ChannelId,
-        keyring: &Keyring,
-        out: &mut Outbox,
-    ) {
-        let owner = self.owner_of(uaid);
-        let alias = self.alias(uaid, channel, keyring);
+    /// A subscription has ended here: it ends there as well.
+    pub(super) fn end(&mut self, now: Instant, place: Place, out: &mut Outbox) {
+        let Place { owner, alias } = place;
         self.on(now, owner, out, |link, turn| link.end(alias, turn));
     }
 
     /// A user agent does not wait for a subscription any more.
-    pub(super) fn cancel(
-        &mut self,
-        now: Instant,
-        uaid: Uaid,
-        channel: ChannelId,
-        keyring: &Keyring,
-        out: &mut Outbox,
-    ) {
-        let owner = self.owner_of(uaid);
-        let alias = self.alias(uaid, channel, keyring);
+    pub(super) fn cancel(&mut self, now: Instant, place: Place, out: &mut Outbox) {
+        let Place { owner, alias } = place;
         self.on(now, owner, out, |link, turn| link.cancel(alias, turn));
     }
 
     /// All subscriptions of this user agent have ended here, or are about to.
     pub(super) fn end_all(&mut self, now: Instant, uaid: Uaid, out: &mut Outbox) {
         let owner = self.owner_of(uaid);
-        self.to_tell.remove(&uaid);
+        self.telling.remove(uaid);
         self.on(now, owner, out, |link, turn| link.end_all(uaid, turn));
     }
 
@@ -315,13 +322,8 @@ impl Upstream {
     }
 
     /// A subscription that the main service has made is of no use.
-    pub(super) fn give_back(
-        &mut self,
-        now: Instant,
-        owner: Owner,
-        alias: ChannelId,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn give_back(&mut self, now: Instant, place: Place, out: &mut Outbox) {
+        let Place { owner, alias } = place;
         self.on(now, owner, out, |link, turn| link.give_back(alias, turn));
     }
 
@@ -336,6 +338,26 @@ impl Upstream {
         self.on(now, owner, out, |link, turn| {
             link.judged(received, verdict, turn);
         });
+    }
+
+    /// A push message was taken under this id.
+    pub(super) fn taken(&mut self, owner: Owner, received: Received, id: MessageId) {
+        if let Some(link) = self.links.get_mut(&owner) {
+            link.taken(received, id);
+        }
+    }
+
+    /// A push message was of no use to this user agent.
+    pub(super) fn nack(
+        &mut self,
+        now: Instant,
+        uaid: Uaid,
+        message: MessageId,
+        code: NackCode,
+        out: &mut Outbox,
+    ) {
+        let owner = self.owner_of(uaid);
+        self.on(now, owner, out, |link, turn| link.nack(message, code, turn));
     }
 
     /// Sends the acks of this turn.
@@ -378,9 +400,14 @@ impl Upstream {
         self.links.values().map(|link| link.state(now)).collect()
     }
 
-    /// Whether this user agent must get a new name, so that it subscribes again.
-    pub(super) fn must_tell(&self, uaid: Uaid) -> bool {
-        self.to_tell.contains(&uaid)
+    /// How many user agents do not know yet that their subscriptions are lost.
+    pub(super) fn to_tell_len(&self) -> usize {
+        self.telling.len()
+    }
+
+    /// User agents whose subscriptions are lost, and who do not know it.
+    pub(super) const fn telling(&mut self) -> &mut Telling {
+        &mut self.telling
     }
 
     /// Something happened on a connection.

@@ -50,6 +50,11 @@ pub(super) fn text(report: &Report, version: &str) -> String {
             "Subscriptions that are borrowed from the main service.",
             links.iter().map(|link| link.borrowed).sum(),
         ));
+        metrics.push(Metric::new(
+            "edgepush_upstream_user_agents_to_tell",
+            "User agents that have lost subscriptions of the main service and do not know it yet.",
+            report.snapshot.as_ref().map_or(0, |s| s.upstream_to_tell),
+        ));
     }
     let mut text = format!(
         "# HELP edgepush_build_info Which edgepush this is.\n\
@@ -138,6 +143,7 @@ fn gauges(snapshot: &Snapshot, state: State) -> [Metric; 10] {
         storage_fault: _,
         wall_clock_trusted,
         upstream: _,
+        upstream_to_tell: _,
     } = snapshot;
     [
         Metric::new(
@@ -281,6 +287,7 @@ counters! {
     wakeups_sent: "Wake-up datagrams sent to SimplePush user agents that sleep.",
     storage_faults: "Writes that the storage refused.",
     upstream_connects: "Attempts to connect to the main service.",
+    upstream_redirects: "Redirects of the main service that were followed.",
     upstream_registrations: "Subscriptions borrowed from the main service.",
     upstream_registrations_failed: "Registers that the main service refused or did not answer in time.",
     upstream_unregistrations: "Unregistrations that the main service confirmed.",

@@ -36,8 +36,8 @@ fn values(report: &Report, facts: &Facts) -> Vec<(&'static str, String)> {
         *value = escape(value);
     }
     values.push(("rows", rows(report.snapshot.as_ref())));
-    let links = report.snapshot.as_ref().and_then(|s| s.upstream.as_deref());
-    values.push(("links", links.map(self::links).unwrap_or_default()));
+    let main_service = report.snapshot.as_ref().map(main_service);
+    values.push(("links", main_service.unwrap_or_default()));
     values
 }
 
@@ -134,6 +134,22 @@ fn known(number: Option<u64>, write: fn(u64) -> String) -> String {
     number.map_or_else(|| UNKNOWN.to_owned(), write)
 }
 
+/// What there is of the main service; nothing where there never was one.
+fn main_service(snapshot: &Snapshot) -> String {
+    let Some(links) = snapshot.upstream.as_deref() else {
+        return String::new();
+    };
+    let to_tell = match snapshot.upstream_to_tell {
+        0 => String::new(),
+        number => format!(
+            "<p>User agents that have lost their subscriptions there, and are told as soon as they \
+             are here and nothing waits for them: {}</p>\n",
+            count(number)
+        ),
+    };
+    format!("<h2>Main service</h2>\n{to_tell}{}", self::links(links))
+}
+
 /// The links to the main service as a table.
 fn links(links: &[LinkState]) -> String {
     let row = |link: &LinkState| {
@@ -142,7 +158,7 @@ fn links(links: &[LinkState]) -> String {
             .map_or_else(|| "all".to_owned(), |tag| tag.to_string());
         let cells = [
             owner,
-            format!("{} for {}", link.state, duration(link.since_secs)),
+            place(link),
             count(link.borrowed),
             count(link.messages),
             count(link.acks),
@@ -163,7 +179,16 @@ fn links(links: &[LinkState]) -> String {
     };
     let head = "<tr><th>user agent</th><th>link</th><th>borrowed</th><th>messages</th><th>acks</th>\
                 <th>last error</th></tr>";
-    format!("<h2>Main service</h2>\n<table>{head}\n{rows}</table>{more}")
+    format!("<table>{head}\n{rows}</table>{more}")
+}
+
+/// The state of a link, and where it is if not where it is configured.
+fn place(link: &LinkState) -> String {
+    let state = format!("{} for {}", link.state, duration(link.since_secs));
+    match &link.at {
+        Some(at) => format!("{state}, sent on to {at}"),
+        None => state,
+    }
 }
 
 /// The counters as rows of a table.

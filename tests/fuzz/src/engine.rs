@@ -119,6 +119,7 @@ impl World {
                 service_time: ServiceTime::from_secs(u.arbitrary::<u32>().unwrap_or(0).into()),
                 version_clock: Version::from_secs(0),
                 lost_before: false,
+                has_links: false,
             },
             random: [0; 8],
         };

@@ -13,14 +13,26 @@ use crate::model::dialect::Dialect;
 use crate::model::ids::Uaid;
 use crate::model::store::{StoreOp, UpstreamOp};
 use crate::protocol::keyring::parse_uaid;
+use crate::protocol::peer_url::{PeerUrl, RedirectError};
 use crate::protocol::user_agent::{self, Verdict};
 
 /// The first wait before connecting again; each further one is twice as long.
 const WAIT_MIN: Duration = Duration::from_secs(1);
 /// A connection that was in use for so long was a good one: the next wait is the shortest again.
 const GOOD_CONNECTION: Duration = Duration::from_secs(60);
+/// Most redirects that are followed in a row: from one entrance to the machine that is meant there are
+/// one or two.
+const REDIRECTS_MAX: u32 = 5;
 /// Longest text of an error that is kept, in characters: a line on the operator's page.
 const ERROR_CHARS_MAX: usize = 200;
+
+/// Where the main service has sent a link instead.
+#[derive(Clone, Debug)]
+pub(super) struct SentOn {
+    pub(super) to: PeerUrl,
+    /// How often it has been sent on, in a row.
+    times: u32,
+}
 
 impl Link {
     /// Connects now, or when it is this link's turn.
@@ -36,7 +48,8 @@ impl Link {
         let id = turn.name_link();
         self.enter(Phase::Connecting(id), turn.now);
         Counters::add(&mut turn.out.counters.upstream_connects);
-        order(turn.out, id, UpOrder::Connect);
+        let to = self.sent_on.as_ref().map(|sent_on| sent_on.to.clone());
+        order(turn.out, id, UpOrder::Connect(to.map(Box::new)));
     }
 
     pub(super) fn opened(&mut self, turn: &mut Turn<'_>) {
@@ -65,8 +78,10 @@ impl Link {
         };
         let is_known = self.name.as_ref().is_some_and(|own| is_same(own, &name));
         if !is_known {
-            if self.name.is_some() {
-                self.lose(turn);
+            if self.name.is_some() || !self.borrowed.is_empty() {
+                let user_agents = self.lose(turn);
+                let tag = self.owner.0.tag();
+                warn!("upstream_name_replaced link={tag} user_agents={user_agents}");
             }
             self.name = Some(name.into());
         }
@@ -78,8 +93,8 @@ impl Link {
     }
 
     /// The main service does not know its name any more, or it is another one's: nothing of what was
-    /// borrowed is there.
-    pub(in crate::engine::upstream) fn lose(&mut self, turn: &mut Turn<'_>) {
+    /// borrowed is there. Gives how many user agents lose something.
+    pub(in crate::engine::upstream) fn lose(&mut self, turn: &mut Turn<'_>) -> usize {
         self.name = None;
         self.received.clear();
         self.acks.clear();
@@ -94,16 +109,12 @@ impl Link {
         let owner = self.owner;
         let op = StoreOp::Upstream(UpstreamOp::Lost { owner });
         turn.out.store_for_nobody(op);
-        if uaids.is_empty() {
-            return;
+        let count = uaids.len();
+        if count > 0 {
+            Counters::add(&mut turn.out.counters.upstream_resets);
+            turn.outcomes.push_back(Outcome::Lost(uaids));
         }
-        Counters::add(&mut turn.out.counters.upstream_resets);
-        let tag = owner.0.tag();
-        warn!(
-            "upstream_name_replaced link={tag} user_agents={}",
-            uaids.len()
-        );
-        turn.outcomes.push_back(Outcome::Lost(uaids));
+        count
     }
 
     /// Closes its connection, for this reason or because there is nothing to do.
@@ -124,6 +135,12 @@ impl Link {
         self.ping = None;
         self.settle_at = None;
         self.acks.clear();
+        // What comes after this begins where it is configured again.
+        let sent_on = self.sent_on.take();
+        let redirect = self
+            .redirect
+            .take()
+            .or_else(|| end.redirect.as_deref().map(str::to_owned));
         let was_connecting = matches!(self.phase, Phase::Connecting(_) | Phase::Naming { .. });
         let why = match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Closing { why: None, .. } => None,
@@ -135,9 +152,18 @@ impl Link {
             | Phase::Ready(_) => Some(end.why.clone()),
         };
         self.since = turn.now;
-        let Some(why) = why else {
+        let Some(mut why) = why else {
             return;
         };
+        if let Some(redirect) = redirect {
+            match follow(sent_on.as_ref(), &redirect, turn) {
+                Ok(sent_on) => {
+                    self.sent_on = Some(sent_on);
+                    return self.attempt(turn);
+                }
+                Err(error) => why = format!("not sent on to {redirect}: {error}"),
+            }
+        }
         let why: String = why.chars().take(ERROR_CHARS_MAX).collect();
         let wait = self.wait(&end, turn.settings.reconnect_max);
         self.log_end(&why, wait);
@@ -189,6 +215,23 @@ impl Link {
             self.last_error = None;
         }
     }
+}
+
+/// Where a redirect leads, or why it is not followed.
+fn follow(from: Option<&SentOn>, redirect: &str, turn: &mut Turn<'_>) -> Result<SentOn, String> {
+    let times = from.map_or(0, |from| from.times).saturating_add(1);
+    if times > REDIRECTS_MAX {
+        return Err(format!("that was the {times}th time in a row"));
+    }
+    let to = match from {
+        Some(from) => from.to.redirected(redirect),
+        None => PeerUrl::new(&turn.settings.service)
+            .map_err(RedirectError::Url)
+            .and_then(|service| service.redirected(redirect)),
+    };
+    let to = to.map_err(|error| error.to_string())?;
+    Counters::add(&mut turn.out.counters.upstream_redirects);
+    Ok(SentOn { to, times })
 }
 
 /// Whether two spellings of a name are one.

@@ -4,16 +4,17 @@ use super::{Link, Phase, SETTLE_AFTER, after, order};
 use crate::engine::UpOrder;
 use crate::engine::counters::Counters;
 use crate::engine::upstream::{Outcome, Turn};
-use crate::model::ids::ChannelId;
+use crate::model::ids::{ChannelId, MessageId};
 use crate::model::store::{StoreOp, UpstreamOp};
 use crate::model::upstream::Received;
-use crate::protocol::client_message::AckCode;
+use crate::protocol::client_message::{AckCode, NackCode};
 use crate::protocol::keyring;
 use crate::protocol::problem::Problem;
 use crate::protocol::user_agent::{self, Notification};
 
 /// Most messages of one link whose acks may be lost. autopush keeps 150 for a user agent that is
-/// away; a busy link has some hundreds in a minute, after which they are settled.
+/// away; a busy link has some hundreds in a minute, after which they are settled. One that is busier
+/// forgets the older half of what is acked.
 const RECEIVED_MAX: usize = 4096;
 
 /// A message that came and may come again.
@@ -23,6 +24,10 @@ pub(super) struct Message {
     name: Option<(ChannelId, Box<str>)>,
     /// What its ack says; `None` as long as nobody knows what becomes of it.
     code: Option<AckCode>,
+    /// How many had come before it.
+    place: u64,
+    /// What it is called here; `None` if it was not taken, or has been nacked.
+    id: Option<MessageId>,
 }
 
 impl Link {
@@ -31,6 +36,8 @@ impl Link {
         let message = Message {
             name: None,
             code: Some(AckCode::Delivered),
+            place: 0,
+            id: None,
         };
         self.received.insert(received, message);
     }
@@ -39,6 +46,11 @@ impl Link {
     pub(super) fn notification(&mut self, notification: Notification, turn: &mut Turn<'_>) {
         self.messages = self.messages.saturating_add(1);
         Counters::add(&mut turn.out.counters.upstream_messages);
+        if let Some((_, certain)) = &mut self.ping {
+            // It may have been sent before the ping was read. What was acked before it stays with
+            // the main service as long as this one's ack is not there, and can come again.
+            certain.clear();
+        }
         let Notification {
             channel: alias,
             ref version,
@@ -55,12 +67,18 @@ impl Link {
             return;
         }
         if self.received.len() >= RECEIVED_MAX {
+            let older = self.older_half_of_acked();
+            self.forget(older, turn);
+        }
+        if self.received.len() >= RECEIVED_MAX {
             let why = "more messages came than can be taken at once";
             return self.close(Some(why.to_owned()), turn);
         }
         let message = Message {
             name: Some(name),
             code: None,
+            place: self.messages,
+            id: None,
         };
         self.received.insert(received, message);
         let known = self.borrowed.get(&alias);
@@ -104,6 +122,35 @@ impl Link {
         }
     }
 
+    /// A message was taken under this id.
+    pub(in crate::engine::upstream) fn taken(&mut self, received: Received, id: MessageId) {
+        if let Some(message) = self.received.get_mut(&received) {
+            message.id = Some(id);
+        }
+    }
+
+    /// A message was of no use to its user agent. It is said once, if it can be said now: the main
+    /// service does nothing but count it.
+    pub(in crate::engine::upstream) fn nack(
+        &mut self,
+        id: MessageId,
+        code: NackCode,
+        turn: &mut Turn<'_>,
+    ) {
+        let Phase::Ready(link) = self.phase else {
+            return;
+        };
+        let mut all = self.received.values_mut();
+        let Some(message) = all.find(|message| message.id == Some(id)) else {
+            return;
+        };
+        message.id = None;
+        if let Some((_, version)) = &message.name {
+            let text = user_agent::nack(version, code);
+            order(turn.out, link, UpOrder::Send(text));
+        }
+    }
+
     /// Sends the acks that have gathered, in one message.
     pub(in crate::engine::upstream) fn send_acks(&mut self, turn: &mut Turn<'_>) {
         let acks = std::mem::take(&mut self.acks);
@@ -139,7 +186,22 @@ impl Link {
         self.received.keys().copied().collect()
     }
 
-    /// These messages cannot come again.
+    /// What is forgotten where a link is so busy that nothing is ever certain. Of all that may come
+    /// again, these are the least likely to.
+    fn older_half_of_acked(&self) -> Vec<Received> {
+        let acked = self
+            .received
+            .iter()
+            .filter(|(_, message)| message.code.is_some());
+        let mut acked: Vec<(u64, Received)> = acked
+            .map(|(received, message)| (message.place, *received))
+            .collect();
+        acked.sort_unstable();
+        acked.truncate(acked.len().div_ceil(2));
+        acked.into_iter().map(|(_, received)| received).collect()
+    }
+
+    /// These messages are not expected to come again.
     pub(super) fn forget(&mut self, certain: Vec<Received>, turn: &mut Turn<'_>) {
         if certain.is_empty() {
             if !self.received.is_empty() {
