@@ -82,12 +82,17 @@ impl Keyring {
 
     /// What a subscription is called where subscriptions of several user agents have one owner. The
     /// same each time; nobody else can tell whose it is.
+    ///
+    /// That of an alias has the same [`mark`]: so a ring of gateways is noticed by what comes round.
     pub fn alias(&self, uaid: Uaid, channel: ChannelId) -> ChannelId {
         let mut text = [0; 32];
         text[..16].copy_from_slice(uaid.as_bytes());
         text[16..].copy_from_slice(channel.as_bytes());
-        let tag = prefix(hmac::sign(&self.newest().alias, &text).as_ref());
-        ChannelId::from_uuid(uuid::Builder::from_random_bytes(tag).into_uuid())
+        let mut tag: [u8; 16] = prefix(hmac::sign(&self.newest().alias, &text).as_ref());
+        if let Some(mark) = mark(channel) {
+            tag[..8].copy_from_slice(&mark);
+        }
+        ChannelId::from_uuid(uuid::Builder::from_custom_bytes(tag).into_uuid())
     }
 
     /// The token of an endpoint URL, base64url. The same subscription has the same token each time.
@@ -333,6 +338,14 @@ impl Key {
         let pad: [u8; 8] = prefix(hmac::sign(&self.mask, tag).as_ref());
         std::array::from_fn(|i| id[i] ^ pad[i])
     }
+}
+
+/// What all aliases of one subscription have in common, however many gateways it has passed; `None`
+/// for a channel that is no alias. Those are of a version of UUIDs that no user agent makes: RFC 9562
+/// leaves it to whoever wants one of their own.
+pub fn mark(channel: ChannelId) -> Option<[u8; 8]> {
+    let is_alias = channel.uuid().get_version_num() == 8;
+    is_alias.then(|| prefix(channel.as_bytes()))
 }
 
 /// The first `N` bytes of a digest, which is 32 bytes long.
