@@ -113,6 +113,15 @@ class House(Stage):
             self.push(PLAIN, payload, subscription=self.listener_subscription)
         return sent
 
+    def take_down_five(self, name):
+        """Sends five push messages to Firefox, which is closed, and waits until the gateway has acked them; what they say."""
+        before = self.gateway.metric(ACKS_SENT)
+        sent = [f"{name} {number}" for number in FIVE]
+        for payload in sent:
+            self.push(PLAIN, payload)
+        self.gateway.wait_for_metric(ACKS_SENT, before + len(sent), DELIVERY_SECS)
+        return sent
+
     def expect_five(self, sent):
         """They arrive at both, each once."""
         self.site.expect(PLAIN, *sent)
@@ -179,11 +188,7 @@ def killed_in_between(stage):
 def killed_after_acks(stage):
     """five taken down while Firefox is closed, kill -9 of the gateway, the link cut: all five arrive once"""
     stage.firefox.stop()
-    before = stage.gateway.metric(ACKS_SENT)
-    sent = [f"kept {number}" for number in FIVE]
-    for payload in sent:
-        stage.push(PLAIN, payload)
-    stage.gateway.wait_for_metric(ACKS_SENT, before + len(sent), DELIVERY_SECS)
+    sent = stage.take_down_five("kept")
     stage.link.cut()
     stage.gateway.kill()
     stage.gateway.start()
@@ -229,11 +234,7 @@ def forgotten(stage):
     """the main service forgets everybody while five wait here: they arrive, then both scopes learn that they must
     subscribe again"""
     stage.firefox.stop()
-    before = stage.gateway.metric(ACKS_SENT)
-    sent = [f"before the loss {number}" for number in FIVE]
-    for payload in sent:
-        stage.push(PLAIN, payload)
-    stage.gateway.wait_for_metric(ACKS_SENT, before + len(sent), DELIVERY_SECS)
+    sent = stage.take_down_five("before the loss")
     stage.main.stop()
     stage.main.lose_everything()
     stage.main.start()
