@@ -22,6 +22,7 @@ FIVE = (1, 2, 3, 4, 5)
 # Twice the longest wait before another attempt.
 RECONNECT_SECS = 20
 ACKS_SENT = "edgepush_upstream_acks_total"
+ACKED_ABOVE = "edgepush_messages_acked_total"
 
 CONFIG = """\
 [upstream]
@@ -74,6 +75,7 @@ class House(Stage):
         self.main = Gateway(binary, above)
         self.message_listener = Listener(binary, directory, "messages")
         self.update_listener = Listener(binary, directory, "updates", "--simplepush")
+        self.acked = 0
 
     @property
     def logs(self):
@@ -107,6 +109,7 @@ class House(Stage):
 
     def push_five(self, name):
         """Sends five push messages to Firefox and to the listener; what they say."""
+        self.acked = self.main.metric(ACKED_ABOVE)
         sent = [f"{name} {number}" for number in FIVE]
         for payload in sent:
             self.push(PLAIN, payload)
@@ -123,9 +126,10 @@ class House(Stage):
         return sent
 
     def expect_five(self, sent):
-        """They arrive at both, each once."""
+        """They arrive at both, each once, and the main service has heard that: what it has not heard comes again."""
         self.site.expect(PLAIN, *sent)
         self.message_listener.expect(*sent)
+        self.main.wait_for_metric(ACKED_ABOVE, self.acked + 2 * len(sent), DELIVERY_SECS)
 
 
 def firefox_borrows(stage):
@@ -231,8 +235,7 @@ def nothing_else(stage):
 
 
 def forgotten(stage):
-    """the main service forgets everybody while five wait here: they arrive, then both scopes learn that they must
-    subscribe again"""
+    """the main service forgets everybody while five wait here: they arrive, then both scopes subscribe again"""
     stage.firefox.stop()
     sent = stage.take_down_five("before the loss")
     stage.main.stop()
