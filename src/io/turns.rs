@@ -163,8 +163,8 @@ pub async fn run<T>(executor: &LocalExecutor<'_>, main: impl Future<Output = T>)
     or(when_woken(main), run_tasks(executor)).await
 }
 
-/// Polls `main` only when something of it has woken: it waits for connections and signals, and asks the system
-/// for both each time.
+/// Polls `main` only when something of it has woken: it waits for connections and signals, and asks the
+/// system for both each time.
 async fn when_woken<T>(main: impl Future<Output = T>) -> T {
     let mut main = pin!(main);
     let bell = Arc::new(Bell::default());
