@@ -65,7 +65,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "hyper::",
-        &["io/http.rs", "io/http_client.rs"],
+        &["io/http.rs", "io/http_client.rs", "io/patience.rs"],
         "handle a `Request` in the engine",
     ),
     (

@@ -7,16 +7,16 @@ use super::agent::Post;
 use super::counters::Counters;
 use super::endpoint::{Posted, Target};
 use super::outbox::{Registering, Waiting};
-use super::upstream::{Borrowing, NotMade, Outcome, Wanted};
-use super::{CloseReason, Engine, LinkId, RequestId, UpEvent};
+use super::upstream::{Borrowing, NotMade, Outcome, Place, Wanted};
+use super::{CloseReason, Engine, LinkId, RequestId, SessionId, UpEvent};
 use crate::model::dialect::Dialect;
-use crate::model::ids::{ChannelId, Uaid};
+use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::limits::{BODY_BYTES_MAX, TTL_SECS_MAX};
 use crate::model::message::{Payload, Ttl, Urgency};
 use crate::model::store::{StoreOp, StoreReply, UpstreamOp};
 use crate::model::time::Now;
 use crate::model::upstream::{self as model, Borrowed, Identity, Unreachable};
-use crate::protocol::client_message::AckCode;
+use crate::protocol::client_message::{AckCode, NackCode};
 use crate::protocol::keyring::Endpoint;
 use crate::protocol::problem::Problem;
 use crate::protocol::push_request::Draft;
@@ -82,7 +82,10 @@ impl Engine {
                 } => {
                     let request = self.desk.out.open_upstream(owner, received);
                     let target = self.upstream_target(owner, subscription, &notification);
-                    self.upstream_message(now, request, target, notification);
+                    let taken = self.upstream_message(now, request, target, notification);
+                    if let (Some(id), Some(upstream)) = (taken, &mut self.upstream) {
+                        upstream.taken(owner, received, id);
+                    }
                 }
                 Outcome::Broadcasts(versions) => self.broadcasts_read(versions),
                 Outcome::Lost(_) => self.let_go_of_those_to_tell(now),
@@ -118,37 +121,36 @@ impl Engine {
             return Some((wanted, None));
         }
         let key = wanted.key.as_deref();
-        let keyring = &self.desk.keyring;
-        if let Some(known) = upstream.endpoint(wanted.uaid, wanted.channel, key, keyring) {
+        let place = upstream.place(wanted.uaid, wanted.channel, &self.desk.keyring);
+        if let Some(known) = upstream.endpoint(place, key) {
             return Some((wanted, Some(known)));
         }
-        if upstream.has_come_round(wanted.uaid, wanted.channel, keyring) {
+        if upstream.has_come_round(place, wanted.channel) {
             warn!(
                 "upstream_loop reason=\"this gateway is, by way of others or not, above itself\""
             );
             self.not_borrowed(wanted, NotMade::Cancelled);
             return None;
         }
-        upstream.want(now.monotonic, wanted, keyring, &mut self.desk.out);
+        upstream.want(now.monotonic, place, wanted, &mut self.desk.out);
         None
     }
 
     /// The main service has made a subscription: to flash with it, if its user agent still waits.
     fn borrow_made(&mut self, now: Now, wanted: Wanted, name: model::Name, endpoint: Box<str>) {
-        let owner = name.owner;
         let is_here = self
             .named(wanted.session)
             .is_some_and(|(session, uaid)| session.agent().is_some() && uaid == wanted.uaid);
         let Some(upstream) = &mut self.upstream else {
             return;
         };
-        let alias = upstream.alias(wanted.uaid, wanted.channel, &self.desk.keyring);
+        let place = upstream.place(wanted.uaid, wanted.channel, &self.desk.keyring);
         if !is_here {
-            return upstream.give_back(now.monotonic, owner, alias, &mut self.desk.out);
+            return upstream.give_back(now.monotonic, place, &mut self.desk.out);
         }
         let borrowed = Borrowed {
-            owner,
-            alias,
+            owner: place.owner,
+            alias: place.alias,
             uaid: wanted.uaid,
             channel: wanted.channel,
             endpoint,
@@ -190,7 +192,7 @@ impl Engine {
                 Counters::add(&mut out.counters.upstream_registrations);
                 upstream.borrowed(now.monotonic, borrowed, out);
             } else {
-                upstream.give_back(now.monotonic, borrowed.owner, borrowed.alias, out);
+                upstream.give_back(now.monotonic, Place::of(&borrowed), out);
             }
         }
         if let Some(answer) = answer {
@@ -248,15 +250,15 @@ impl Engine {
         Some(Target { endpoint, lost })
     }
 
-    /// A push message from the main service. How it is to be kept it does not say: as long as any, and
-    /// no older one is replaced.
+    /// A push message from the main service; its id here, if it is taken. How it is to be kept it does
+    /// not say: as long as any, and no older one is replaced.
     fn upstream_message(
         &mut self,
         now: Now,
         request: RequestId,
         target: Option<Target>,
         notification: Notification,
-    ) {
+    ) -> Option<MessageId> {
         let payload = match notification.body {
             Body::Empty => Some(Payload::Empty),
             Body::Encrypted(body) if body.data.len() > BODY_BYTES_MAX => None,
@@ -266,12 +268,16 @@ impl Engine {
         let Some(payload) = payload else {
             // No user agent could read it either.
             let undecryptable = AckCode::DecryptionError;
-            return self.desk.out.accept_acked(request, undecryptable);
+            self.desk.out.accept_acked(request, undecryptable);
+            return None;
         };
         let subscribed = target.as_ref().map(|target| self.is_subscribed(target));
         let target = match (target, subscribed) {
             (Some(target), Some(known)) if known != Some(false) || target.lost.is_some() => target,
-            _ => return self.desk.out.refuse(request, Problem::NoSubscription),
+            _ => {
+                self.desk.out.refuse(request, Problem::NoSubscription);
+                return None;
+            }
         };
         let draft = Draft {
             ttl: Ttl::from_secs_lowered(TTL_SECS_MAX.into()),
@@ -281,26 +287,41 @@ impl Engine {
         };
         match self.take_posted(now, &target.endpoint, Posted::Message(draft)) {
             Ok(message) => {
+                let id = message.id;
                 let post = Post { request, message };
                 self.route_message(now, &target, post, subscribed == Some(Some(true)));
+                Some(id)
             }
-            Err(problem) => self.desk.out.refuse(request, problem),
+            Err(problem) => {
+                self.desk.out.refuse(request, problem);
+                None
+            }
+        }
+    }
+
+    /// A user agent has said that a message was of no use to it: the main service is told, if the
+    /// message came from there.
+    pub(super) fn nack_borrowed(&mut self, now: Now, id: SessionId, version: &str, code: NackCode) {
+        let message = self.desk.keyring.open_message(self.desk.database, version);
+        let uaid = self.named(id).map(|(_, uaid)| uaid);
+        if let (Some(message), Some(uaid), Some(upstream)) = (message, uaid, &mut self.upstream) {
+            upstream.nack(now.monotonic, uaid, message, code, &mut self.desk.out);
         }
     }
 
     /// A user agent ends a subscription, or does not wait for it any more.
     pub(super) fn cancel_borrowing(&mut self, now: Now, uaid: Uaid, channel: ChannelId) {
         if let Some(upstream) = &mut self.upstream {
-            let (keyring, out) = (&self.desk.keyring, &mut self.desk.out);
-            upstream.cancel(now.monotonic, uaid, channel, keyring, out);
+            let place = upstream.place(uaid, channel, &self.desk.keyring);
+            upstream.cancel(now.monotonic, place, &mut self.desk.out);
         }
     }
 
     /// A subscription has ended.
     pub(super) fn end_borrowed(&mut self, now: Now, uaid: Uaid, channel: ChannelId) {
         if let Some(upstream) = &mut self.upstream {
-            let (keyring, out) = (&self.desk.keyring, &mut self.desk.out);
-            upstream.end(now.monotonic, uaid, channel, keyring, out);
+            let place = upstream.place(uaid, channel, &self.desk.keyring);
+            upstream.end(now.monotonic, place, &mut self.desk.out);
         }
     }
 

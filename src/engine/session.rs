@@ -236,8 +236,11 @@ impl Engine {
             (State::Identified(_), ClientMessage::Unregister { channel }) => {
                 self.unregister(now, id, channel, server_message::dashed(channel).into());
             }
-            (State::Identified(_), ClientMessage::Nack) => {
+            (State::Identified(_), ClientMessage::Nack { version, code }) => {
                 Counters::add(&mut self.desk.out.counters.nacks);
+                if let Some(code) = code {
+                    self.nack_borrowed(now, id, &version, code);
+                }
             }
             (State::Identified(_), ClientMessage::Urgency(min)) => self.set_urgency(now, id, min),
             (State::Identified(_), ClientMessage::BroadcastSubscribe(wanted)) => {

@@ -23,7 +23,7 @@ use hyper::service::service_fn;
 use hyper::{Method, StatusCode, Version};
 use smol::Timer;
 use smol::future::{or, poll_fn};
-use smol_hyper::rt::{FuturesIo, SmolTimer};
+use smol_hyper::rt::SmolTimer;
 
 use super::entropy;
 use super::framing::Socket;
@@ -94,7 +94,7 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, plac
         // A peer that has closed its sending half is gone: curl and browsers never do that.
         .half_close(false)
         .keep_alive(true)
-        .serve_connection(FuturesIo::new(stream), service);
+        .serve_connection(stream, service);
     let mut stopping = Some(Box::pin(gateway.stopping()));
     let served = poll_fn(|cx| {
         if stopping
@@ -112,7 +112,7 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, plac
     })
     .await;
     let parts = connection.into_parts();
-    let (mut stream, at_its_end) = parts.io.into_inner().into_parts();
+    let (mut stream, at_its_end) = parts.io.into_parts();
     let has_begun = !place.is_heard() || !parts.read_buf.is_empty();
     if let Some(failure) = failure(&served, at_its_end, has_begun) {
         gateway.turn(Input::Failed(failure));

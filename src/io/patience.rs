@@ -2,11 +2,13 @@
 //!
 //! For HTTP; a websocket's frames have the same time each, which its own task keeps.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use hyper::rt::{Read, ReadBufCursor, Write};
 use smol::Timer;
 use smol::io::{AsyncRead, AsyncWrite};
 
@@ -48,34 +50,39 @@ impl Patience {
     }
 }
 
-impl AsyncRead for Patience {
+/// What one read takes: hyper's own buffer at first, and more than nearly every request.
+const READ_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    /// Where all connections are read into, one after the other. hyper's buffer is of bytes that hold
+    /// nothing yet: to lend it to a [`Stream`], all of it had to be filled with zeros before each read,
+    /// also where nothing has come.
+    static READ: RefCell<[u8; READ_BYTES]> = const { RefCell::new([0; READ_BYTES]) };
+}
+
+impl Read for Patience {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        mut cursor: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        READ.with_borrow_mut(|buffer| {
+            let room = cursor.remaining().min(READ_BYTES);
+            let buffer = &mut buffer[..room];
+            let count = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            cursor.put_slice(&buffer[..count]);
+            Poll::Ready(Ok(()))
+        })
     }
 }
 
-impl AsyncWrite for Patience {
+impl Write for Patience {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match Pin::new(&mut self.stream).poll_write(cx, bytes) {
-            Poll::Pending => self.poll_late(cx),
-            written @ Poll::Ready(_) => written,
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match Pin::new(&mut self.stream).poll_write_vectored(cx, slices) {
             Poll::Pending => self.poll_late(cx),
             written @ Poll::Ready(_) => written,
         }
@@ -91,7 +98,7 @@ impl AsyncWrite for Patience {
         }
     }
 
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_close(cx)
     }
 }

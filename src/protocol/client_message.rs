@@ -43,7 +43,12 @@ pub enum ClientMessage<'a> {
     /// Has received push messages.
     Ack(Vec<AckUpdate<'a>>),
     /// Has received a push message and could not make use of it.
-    Nack,
+    Nack {
+        /// The message's `version`.
+        version: Cow<'a, str>,
+        /// Why, if it says that in a way that is known.
+        code: Option<NackCode>,
+    },
     /// Is alive.
     Ping,
     /// Wants no messages below an urgency for now; `None` if it does not say which.
@@ -78,6 +83,26 @@ pub struct AckUpdate<'a> {
     /// 100 delivered, 101 not decrypted, 102 not delivered.
     #[serde(default)]
     code: Option<u16>,
+}
+
+/// Why a push message that arrived was of no use: 301 to 303 (the handler threw, its promise was
+/// rejected, anything else of the user agent).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NackCode(u16);
+
+impl NackCode {
+    /// The handler failed.
+    pub const HANDLER_FAILED: Self = Self(301);
+
+    fn new(number: i32) -> Option<Self> {
+        let number = u16::try_from(number).ok()?;
+        matches!(number, 301..=303).then_some(Self(number))
+    }
+
+    /// The number on the wire.
+    pub const fn number(self) -> u16 {
+        self.0
+    }
 }
 
 /// The `version` of an ack, as it was sent.
@@ -171,8 +196,11 @@ pub fn parse(text: &str) -> Result<ClientMessage<'_>, MessageError> {
             Ok(ClientMessage::Ack(fields.updates))
         }
         "nack" => {
-            let _: NackFields = from_json(text)?;
-            Ok(ClientMessage::Nack)
+            let fields: NackFields<'_> = from_json(text)?;
+            Ok(ClientMessage::Nack {
+                version: fields.version,
+                code: fields.code.and_then(NackCode::new),
+            })
         }
         "ping" => Ok(ClientMessage::Ping),
         "urgency" => Ok(ClientMessage::Urgency(urgency_min(text))),
@@ -279,11 +307,10 @@ struct AckFields<'a> {
 }
 
 #[derive(Deserialize)]
-struct NackFields {
-    #[expect(dead_code, reason = "checked for its type, as on the main service")]
-    version: String,
+struct NackFields<'a> {
+    #[serde(borrow)]
+    version: Cow<'a, str>,
     #[serde(default)]
-    #[expect(dead_code, reason = "checked for its type, as on the main service")]
     code: Option<i32>,
 }
 

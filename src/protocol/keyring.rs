@@ -2,6 +2,7 @@
 //!
 //! Owns their layout and their cryptography. Randomness is an argument; files are `io`'s.
 
+use std::cell::Cell;
 use std::fmt;
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
@@ -23,6 +24,9 @@ pub const KEYS_MAX: usize = 16;
 pub struct Keyring {
     /// Newest first; never empty.
     keys: Vec<Key>,
+    /// The message token that was made last: the answer to an application server and the notification
+    /// need the same, one right after the other.
+    last: Cell<Option<(DatabaseId, MessageId, MessageToken)>>,
 }
 
 impl Keyring {
@@ -36,7 +40,10 @@ impl Keyring {
             return Err(KeyringError);
         }
         let keys = master_keys.iter().rev().map(Key::derive).collect();
-        Ok(Self { keys })
+        Ok(Self {
+            keys,
+            last: Cell::new(None),
+        })
     }
 
     fn newest(&self) -> &Key {
@@ -75,12 +82,17 @@ impl Keyring {
 
     /// What a subscription is called where subscriptions of several user agents have one owner. The
     /// same each time; nobody else can tell whose it is.
+    ///
+    /// That of an alias has the same [`mark`]: so a ring of gateways is noticed by what comes round.
     pub fn alias(&self, uaid: Uaid, channel: ChannelId) -> ChannelId {
         let mut text = [0; 32];
         text[..16].copy_from_slice(uaid.as_bytes());
         text[16..].copy_from_slice(channel.as_bytes());
-        let tag = prefix(hmac::sign(&self.newest().alias, &text).as_ref());
-        ChannelId::from_uuid(uuid::Builder::from_random_bytes(tag).into_uuid())
+        let mut tag: [u8; 16] = prefix(hmac::sign(&self.newest().alias, &text).as_ref());
+        if let Some(mark) = mark(channel) {
+            tag[..8].copy_from_slice(&mark);
+        }
+        ChannelId::from_uuid(uuid::Builder::from_custom_bytes(tag).into_uuid())
     }
 
     /// The token of an endpoint URL, base64url. The same subscription has the same token each time.
@@ -127,21 +139,28 @@ impl Keyring {
 
     /// The `version` of a notification and the last part of its `Location`: opaque, base64url.
     pub fn seal_message(&self, database: DatabaseId, id: MessageId) -> String {
-        BASE64URL_NOPAD.encode(&self.newest().message_token(database, id))
+        let known = self
+            .last
+            .get()
+            .filter(|last| (last.0, last.1) == (database, id));
+        let token = known.map_or_else(|| self.newest().message_token(database, id), |last| last.2);
+        self.last.set(Some((database, id, token)));
+        BASE64URL_NOPAD.encode(&token)
     }
 
     /// The message behind a token of [`seal_message`](Self::seal_message) under this database;
     /// `None` if it is of another one, or not ours.
     pub fn open_message(&self, database: DatabaseId, token: &str) -> Option<MessageId> {
         let bytes = decode_base64url(token, MESSAGE_TOKEN_BYTES)?;
-        let bytes: [u8; MESSAGE_TOKEN_BYTES] = bytes.try_into().ok()?;
+        let bytes: MessageToken = bytes.try_into().ok()?;
         let (tag, masked) = bytes.split_first_chunk::<TAG_BYTES>()?;
         let masked: [u8; 8] = masked.try_into().ok()?;
         self.keys.iter().find_map(|key| {
             let id = key.mask(tag, masked);
             let id = MessageId::from_i64(i64::from_be_bytes(id));
-            let expected = key.message_token(database, id);
-            bool::from(expected.ct_eq(&bytes)).then_some(id)
+            // Masked again under this tag, the id is what it was.
+            let expected = key.message_tag(database, id);
+            bool::from(expected.ct_eq(tag)).then_some(id)
         })
     }
 }
@@ -188,6 +207,7 @@ const TOKEN_BYTES_MAX: usize = 1 + aead::NONCE_LEN + PLAIN_BYTES_MAX + TAG_BYTES
 const SIMPLEPUSH_MARK: u8 = 1;
 const TAG_BYTES: usize = 16;
 const MESSAGE_TOKEN_BYTES: usize = TAG_BYTES + 8;
+type MessageToken = [u8; MESSAGE_TOKEN_BYTES];
 
 impl Endpoint {
     fn write(&self) -> Vec<u8> {
@@ -298,17 +318,19 @@ impl Key {
 
     /// The tag of the id, then the id masked by that tag: nobody reads from it how many messages
     /// the gateway has handled.
-    fn message_token(&self, database: DatabaseId, id: MessageId) -> [u8; MESSAGE_TOKEN_BYTES] {
-        let id = id.as_i64().to_be_bytes();
-        let mut text = [0; 16];
-        text[..8].copy_from_slice(&database.0);
-        text[8..].copy_from_slice(&id);
-        let tag: [u8; TAG_BYTES] = prefix(hmac::sign(&self.message, &text).as_ref());
-
+    fn message_token(&self, database: DatabaseId, id: MessageId) -> MessageToken {
+        let tag = self.message_tag(database, id);
         let mut token = [0; MESSAGE_TOKEN_BYTES];
         token[..TAG_BYTES].copy_from_slice(&tag);
-        token[TAG_BYTES..].copy_from_slice(&self.mask(&tag, id));
+        token[TAG_BYTES..].copy_from_slice(&self.mask(&tag, id.as_i64().to_be_bytes()));
         token
+    }
+
+    fn message_tag(&self, database: DatabaseId, id: MessageId) -> [u8; TAG_BYTES] {
+        let mut text = [0; 16];
+        text[..8].copy_from_slice(&database.0);
+        text[8..].copy_from_slice(&id.as_i64().to_be_bytes());
+        prefix(hmac::sign(&self.message, &text).as_ref())
     }
 
     /// Masks an id, or unmasks a masked one.
@@ -316,6 +338,14 @@ impl Key {
         let pad: [u8; 8] = prefix(hmac::sign(&self.mask, tag).as_ref());
         std::array::from_fn(|i| id[i] ^ pad[i])
     }
+}
+
+/// What all aliases of one subscription have in common, however many gateways it has passed; `None`
+/// for a channel that is no alias. Those are of a version of UUIDs that no user agent makes: RFC 9562
+/// leaves it to whoever wants one of their own.
+pub fn mark(channel: ChannelId) -> Option<[u8; 8]> {
+    let is_alias = channel.uuid().get_version_num() == 8;
+    is_alias.then(|| prefix(channel.as_bytes()))
 }
 
 /// The first `N` bytes of a digest, which is 32 bytes long.
@@ -486,6 +516,36 @@ mod tests {
         assert_eq!(ring.open_message(DatabaseId(*b"another_"), &token), None);
         assert_eq!(ring.open_message(DATABASE, &token[..31]), None);
         assert_eq!(ring.open_message(DATABASE, ""), None);
+    }
+
+    #[test]
+    fn message_token_is_the_same_each_time_whatever_was_sealed_before() {
+        let ring = keyring(&[1]);
+        let (first, second) = (MessageId::from_i64(1), MessageId::from_i64(2));
+        let other = DatabaseId(*b"another_");
+        let sealed = [
+            (DATABASE, first),
+            (DATABASE, first),
+            (DATABASE, second),
+            (other, second),
+            (DATABASE, first),
+        ];
+        let token = |(database, id)| ring.seal_message(database, id);
+        let alone = |(database, id)| keyring(&[1]).seal_message(database, id);
+        assert_eq!(sealed.map(token), sealed.map(alone));
+    }
+
+    #[test]
+    fn message_token_with_any_bit_changed_does_not_open() {
+        let ring = keyring(&[1]);
+        let token = ring.seal_message(DATABASE, MessageId::from_i64(7));
+        let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            let changed = BASE64URL_NOPAD.encode(&changed);
+            assert_eq!(ring.open_message(DATABASE, &changed), None, "bit {bit}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::client_message::AckCode;
+use super::client_message::{AckCode, NackCode};
 use super::encryption::Headers;
 use super::server_message::dashed;
 use crate::model::dialect::Dialect;
@@ -18,9 +18,6 @@ use crate::model::message::{Content, Encoding, Payload};
 pub const PING: &str = "{}";
 /// Longest UAID taken, in characters, as in Firefox.
 const UAID_CHARS_MAX: usize = 128;
-/// What a [`nack`] says of a message whose handler failed.
-const NACK_HANDLER_FAILED: u16 = 301;
-
 /// What an [`unregister`] says of its reason: the page does not want it any more.
 const UNSUBSCRIBED: u16 = 200;
 
@@ -89,8 +86,8 @@ pub fn ack_update(channel: ChannelId, version: u64) -> String {
 }
 
 /// A push message has been received and was of no use.
-pub fn nack(version: &str) -> String {
-    json!({"messageType": "nack", "version": version, "code": NACK_HANDLER_FAILED}).to_string()
+pub fn nack(version: &str, code: NackCode) -> String {
+    json!({"messageType": "nack", "version": version, "code": code.number()}).to_string()
 }
 
 fn insert(object: &mut Value, name: &str, value: Value) {
@@ -402,8 +399,17 @@ mod tests {
         let ended = ClientMessage::Unregister { channel: CHANNEL };
         assert_eq!(parse_at_gateway(&unregister_text), Ok(ended));
 
-        let nack_text = nack("v");
-        assert_eq!(parse_at_gateway(&nack_text), Ok(ClientMessage::Nack));
+        let nack_text = nack("v", NackCode::HANDLER_FAILED);
+        let nacked = |code| ClientMessage::Nack {
+            version: "v".into(),
+            code,
+        };
+        let expected = nacked(Some(NackCode::HANDLER_FAILED));
+        assert_eq!(parse_at_gateway(&nack_text), Ok(expected));
+        for code in ["300", "304", "-1", "null"] {
+            let text = format!(r#"{{"messageType":"nack","version":"v","code":{code}}}"#);
+            assert_eq!(parse_at_gateway(&text), Ok(nacked(None)), "{code}");
+        }
         assert_eq!(parse_at_gateway(PING), Ok(ClientMessage::Ping));
         assert_eq!(
             ack_update(CHANNEL, 5),

@@ -10,7 +10,6 @@ import json
 import pathlib
 import signal
 import sys
-import tempfile
 import threading
 import time
 import urllib.parse
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from py_vapid import Vapid01, Vapid02
 from pywebpush import WebPushException, webpush
 
-from checks import end_within, expect_refusal, run_on
+from checks import expect_refusal, run_within
 from firefox import Firefox
 from gateway import Gateway
 
@@ -96,6 +95,12 @@ class Site(http.server.ThreadingHTTPServer):
         assert Counter(arrived) == Counter(payloads), f"{scope} got {arrived} instead of {list(payloads)}"
         return arrived
 
+    def expect_lost(self, *scopes):
+        """Waits until the workers of these scopes have heard that their subscriptions are lost."""
+        with self.changed:
+            told = self.changed.wait_for(lambda: set(self.lost_subscriptions) >= set(scopes), DELIVERY_SECS)
+        assert told, f"lost are {self.lost_subscriptions} instead of {scopes}"
+
     def expect_version(self, version):
         """Waits until Firefox has looked for this version of its remote settings."""
         with self.changed:
@@ -153,6 +158,11 @@ class Stage:
         self.session = requests.Session()
         self.session.trust_env = False  # a proxy from the environment must not see endpoints
         self.subscriptions = {}
+
+    @property
+    def logs(self):
+        """Whose logs tell what happened."""
+        return [self.firefox, self.gateway]
 
     @property
     def vapid_public_key(self):
@@ -470,10 +480,7 @@ CHECKS = [
 
 def main(binary, program):
     """Runs the checks on a stage of its own and returns the exit status."""
-    end_within(RUN_SECS)
-    with tempfile.TemporaryDirectory(prefix="edgepush-firefox-", ignore_cleanup_errors=True) as directory:
-        stage = Stage(binary, program, directory)
-        return run_on(stage, CHECKS, [stage.firefox, stage.gateway])
+    return run_within(RUN_SECS, "firefox", lambda directory: Stage(binary, program, directory), CHECKS)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,9 @@ import pathlib
 import queue
 import subprocess
 import sys
-import tempfile
 import threading
 
-from checks import end_within, expect_refusal, run_on
+from checks import expect_refusal, run_within
 from child import Child
 from gateway import Gateway
 from link import Link
@@ -20,6 +19,8 @@ from push_test import DELIVERY_SECS, KEYED, PLAIN, POST_SECS, Stage
 
 RUN_SECS = 240
 FIVE = (1, 2, 3, 4, 5)
+# Twice the longest wait before another attempt.
+RECONNECT_SECS = 20
 ACKS_SENT = "edgepush_upstream_acks_total"
 
 CONFIG = """\
@@ -73,6 +74,11 @@ class House(Stage):
         self.main = Gateway(binary, above)
         self.message_listener = Listener(binary, directory, "messages")
         self.update_listener = Listener(binary, directory, "updates", "--simplepush")
+
+    @property
+    def logs(self):
+        """Whose logs tell what happened."""
+        return [*super().logs, self.main, self.message_listener, self.update_listener]
 
     def restore(self):
         """Starts what is not running, and lets the link be whole."""
@@ -219,6 +225,30 @@ def nothing_else(stage):
     stage.expect_subscriptions_kept()
 
 
+def forgotten(stage):
+    """the main service forgets everybody while five wait here: they arrive, then both scopes learn that they must
+    subscribe again"""
+    stage.firefox.stop()
+    before = stage.gateway.metric(ACKS_SENT)
+    sent = [f"before the loss {number}" for number in FIVE]
+    for payload in sent:
+        stage.push(PLAIN, payload)
+    stage.gateway.wait_for_metric(ACKS_SENT, before + len(sent), DELIVERY_SECS)
+    stage.main.stop()
+    stage.main.lose_everything()
+    stage.main.start()
+    stage.gateway.wait_for_metric("edgepush_upstream_user_agents_to_tell", 1, RECONNECT_SECS)
+    stage.start_firefox()
+    stage.site.expect(PLAIN, *sent)
+    stage.site.expect_lost(PLAIN, KEYED)
+    stage.subscribe(PLAIN)
+    stage.subscribe(KEYED, stage.vapid_public_key)
+    for scope in (PLAIN, KEYED):
+        stage.expect_borrowed(stage.subscriptions[scope]["endpoint"])
+        stage.push(scope, "after the loss")
+        stage.site.expect(scope, "after the loss")
+
+
 CHECKS = [
     firefox_borrows,
     listener_borrows,
@@ -229,16 +259,13 @@ CHECKS = [
     main_service_killed,
     unsubscribed,
     nothing_else,
+    forgotten,
 ]
 
 
 def main(binary, program):
     """Runs the checks on a stage of its own and returns the exit status."""
-    end_within(RUN_SECS)
-    with tempfile.TemporaryDirectory(prefix="edgepush-upstream-", ignore_cleanup_errors=True) as directory:
-        stage = House(binary, program, directory)
-        logs = [stage.firefox, stage.gateway, stage.main, stage.message_listener, stage.update_listener]
-        return run_on(stage, CHECKS, logs)
+    return run_within(RUN_SECS, "upstream", lambda directory: House(binary, program, directory), CHECKS)
 
 
 if __name__ == "__main__":

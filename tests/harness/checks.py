@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import tempfile
 import time
 
 END_SIGNALS = (signal.SIGALRM, signal.SIGTERM, signal.SIGINT)
@@ -42,15 +43,22 @@ def run_checks(stage, checks):
     return failed
 
 
-def run_on(stage, checks, logs):
-    """Runs the checks on a stage, ends it whatever happens, shows the logs if something failed; an exit status."""
+def run_within(secs, name, make_stage, checks):
+    """Runs the checks on a stage in a directory of its own, and gives up after this time; an exit status."""
+    end_within(secs)
+    with tempfile.TemporaryDirectory(prefix=f"edgepush-{name}-", ignore_cleanup_errors=True) as directory:
+        return run_on(make_stage(directory), checks)
+
+
+def run_on(stage, checks):
+    """Runs the checks on a stage, ends it whatever happens, shows its logs if something failed; an exit status."""
     failed = len(checks)
     try:
         failed = run_checks(stage, checks)
     finally:
         stage.close()
         if failed:
-            for child in logs:
+            for child in stage.logs:
                 child.print_log()
     print(f"{len(checks) - failed} passed, {failed} failed", flush=True)
     return 1 if failed else 0

@@ -70,6 +70,11 @@ class Gateway(Child):
             assert time.monotonic() < end, f"{name} is {value}, never {least}"
             time.sleep(0.1)
 
+    def lose_everything(self):
+        """Deletes the database and the key of a stopped gateway: it knows nobody any more."""
+        self.lose_database()
+        (self.data / "edgepush.key").unlink()
+
     def lose_database(self):
         """Deletes the database of a stopped gateway and leaves its key."""
         files = sorted(self.data.iterdir())

@@ -10,7 +10,6 @@ import pathlib
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 
 import http_ece
@@ -19,7 +18,7 @@ from py_vapid import Vapid01, Vapid02
 from pywebpush import WebPushException, webpush, webpush_async
 
 from certificate import make_certificate
-from checks import end_within, expect_refusal, run_on
+from checks import expect_refusal, run_within
 from curl import curl
 from gateway import Gateway
 from user_agent import UserAgent, base64url, public_point
@@ -59,6 +58,7 @@ class Stage:
         self.session.trust_env = False  # a proxy from the environment must not see endpoints
         self.session.verify = str(self.authority)
         self.agent = None
+        self.logs = [self.gateway]
 
     def restore(self):
         """Starts the gateway where it is not running, and gives each check a user agent of its own."""
@@ -422,10 +422,7 @@ CHECKS = [
 
 def main(binary):
     """Runs the checks on a stage of its own and returns the exit status."""
-    end_within(RUN_SECS)
-    with tempfile.TemporaryDirectory(prefix="edgepush-senders-", ignore_cleanup_errors=True) as directory:
-        stage = Stage(binary, directory)
-        return run_on(stage, CHECKS, [stage.gateway])
+    return run_within(RUN_SECS, "senders", lambda directory: Stage(binary, directory), CHECKS)
 
 
 if __name__ == "__main__":

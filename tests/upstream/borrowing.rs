@@ -254,6 +254,23 @@ fn code_of_an_ack_is_handed_up() {
 }
 
 #[test]
+fn nack_is_handed_up_with_its_code_behind_the_ack() {
+    let house = House::new();
+    let (mut agent, endpoint) = house.newcomer();
+    let version = house.post(&endpoint, "1");
+    let notification = agent.receive();
+    agent.ack(&notification);
+    let own = &notification["version"];
+    agent.send(&json!({"messageType": "nack", "version": own, "code": 303}));
+    wait_until("the nack is heard", || {
+        let nack = json!({"messageType": "nack", "version": version, "code": 303});
+        house.main.service().told("nack") == [nack]
+    });
+    assert_eq!(house.ack_of(&version), 100);
+    house.wait_for_links(1);
+}
+
+#[test]
 fn message_of_a_subscription_that_has_ended_here_does_not_hold_up_the_others() {
     let house = House::new();
     let (mut agent, ended) = house.newcomer();

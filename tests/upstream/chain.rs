@@ -58,13 +58,14 @@ fn site_that_was_cut_off_gets_everything_from_the_club_house_once() {
 
 #[test]
 fn ring_of_gateways_is_noticed_and_does_not_turn() {
-    // Of itself alone, and of two.
-    for length in [1, 2] {
+    // Of itself alone, of two, and of three that give each subscription another name.
+    let shared = format!("{ALL}identity = \"shared\"\n");
+    for (length, settings) in [(1, ALL), (2, ALL), (1, &shared), (3, &shared)] {
         let mut gateways: Vec<Gateway> = (0..length).map(|_| Gateway::start()).collect();
         let urls: Vec<String> = gateways.iter().map(url).collect();
         for (number, gateway) in gateways.iter_mut().enumerate() {
             let above = &urls[(number + 1) % length];
-            gateway.restart_with(&config(above, ALL));
+            gateway.restart_with(&config(above, settings));
         }
         let mut agent = UserAgent::hello(&gateways[0], None);
         let endpoint = register(&mut agent, 1);

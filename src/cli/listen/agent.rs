@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::inbox::{Event, Inbox};
 use crate::model::dialect::Dialect;
 use crate::model::ids::ChannelId;
-use crate::protocol::client_message::AckCode;
+use crate::protocol::client_message::{AckCode, NackCode};
 use crate::protocol::encryption::{DecryptError, ReceiverKeys, decrypt};
 use crate::protocol::peer_url::PeerUrl;
 use crate::protocol::user_agent::{
@@ -374,7 +374,7 @@ impl Agent {
     fn handled(&mut self, well: bool) {
         match self.inbox.handled() {
             Some(Event::Message { version, .. }) => {
-                let nack = (!well).then(|| nack(&version));
+                let nack = (!well).then(|| nack(&version, NackCode::HANDLER_FAILED));
                 self.ack(version, AckCode::Delivered);
                 // As Firefox: it has arrived, and then it was of no use.
                 if let Some(nack) = nack

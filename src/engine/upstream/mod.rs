@@ -24,10 +24,11 @@ use super::deadlines::Deadlines;
 use super::outbox::{Judged, Outbox, Waiting};
 use super::{LinkId, SessionId, UpEvent};
 use crate::model::dialect::Dialect;
-use crate::model::ids::{ChannelId, Uaid};
+use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::store::{StoreOp, UpstreamOp};
 use crate::model::upstream::{self as model, Borrowed, Identity, Kept, Name, Owner, Received};
-use crate::protocol::keyring::{KeyDigest, Keyring};
+use crate::protocol::client_message::NackCode;
+use crate::protocol::keyring::{self, KeyDigest, Keyring};
 use crate::protocol::user_agent::Notification;
 
 /// How soon what is kept is read again where that failed.
@@ -62,6 +63,23 @@ enum Load {
     At(Instant),
     Asked,
     Done,
+}
+
+/// Where a subscription is at the main service: on whose link, and what it is called there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) owner: Owner,
+    pub(super) alias: ChannelId,
+}
+
+impl Place {
+    /// Of one that is there.
+    pub(super) const fn of(borrowed: &Borrowed) -> Self {
+        Self {
+            owner: borrowed.owner,
+            alias: borrowed.alias,
+        }
+    }
 }
 
 /// A register that waits for the main service.
@@ -234,83 +252,59 @@ impl Upstream {
     }
 
     /// Whose link is the one for this user agent.
-    pub(super) const fn owner_of(&self, uaid: Uaid) -> Owner {
+    const fn owner_of(&self, uaid: Uaid) -> Owner {
         match self.settings.identity {
             Identity::PerUserAgent => Owner(uaid),
             Identity::Shared => Owner::ALL,
         }
     }
 
-    /// What a subscription is called at the main service.
-    pub(super) fn alias(&self, uaid: Uaid, channel: ChannelId, keyring: &Keyring) -> ChannelId {
-        match self.settings.identity {
-            Identity::PerUserAgent => channel,
-            Identity::Shared => keyring.alias(uaid, channel),
+    /// Where a subscription is at the main service, if it is there.
+    pub(super) fn place(&self, uaid: Uaid, channel: ChannelId, keyring: &Keyring) -> Place {
+        Place {
+            owner: self.owner_of(uaid),
+            alias: match self.settings.identity {
+                Identity::PerUserAgent => channel,
+                Identity::Shared => keyring.alias(uaid, channel),
+            },
         }
     }
 
     /// The endpoint of a subscription that is borrowed already, with this key.
-    pub(super) fn endpoint(
-        &self,
-        uaid: Uaid,
-        channel: ChannelId,
-        key: Option<&str>,
-        keyring: &Keyring,
-    ) -> Option<Box<str>> {
-        let link = self.links.get(&self.owner_of(uaid))?;
-        link.endpoint(self.alias(uaid, channel, keyring), key)
+    pub(super) fn endpoint(&self, place: Place, key: Option<&str>) -> Option<Box<str>> {
+        self.links.get(&place.owner)?.endpoint(place.alias, key)
     }
 
-    /// Whether a subscription that is registered here is one that is being asked for above, for
-    /// another user agent.
+    /// Whether a subscription that is registered here as `channel` is one that is being asked for
+    /// above, for another user agent, by that name or by what its aliases have in common.
     ///
     /// Nobody else has given a channel the same name by chance: it has come round, from gateway to
     /// gateway. Asked for once more, it would go round for ever.
-    pub(super) fn has_come_round(&self, uaid: Uaid, channel: ChannelId, keyring: &Keyring) -> bool {
-        let own = (self.owner_of(uaid), self.alias(uaid, channel, keyring));
-        let mut links = self.links.iter();
-        links.any(|(owner, link)| (*owner, channel) != own && link.is_asking_for(channel))
+    pub(super) fn has_come_round(&self, place: Place, channel: ChannelId) -> bool {
+        let mark = keyring::mark(channel);
+        let is_it = |alias| alias == channel || (mark.is_some() && keyring::mark(alias) == mark);
+        self.links.iter().any(|(owner, link)| {
+            let mut asked_for = link.asked_for();
+            asked_for.any(|alias| (*owner, alias) != (place.owner, place.alias) && is_it(alias))
+        })
     }
 
     /// Asks the main service for a subscription.
-    pub(super) fn want(
-        &mut self,
-        now: Instant,
-        wanted: Wanted,
-        keyring: &Keyring,
-        out: &mut Outbox,
-    ) {
-        let owner = self.owner_of(wanted.uaid);
-        let alias = self.alias(wanted.uaid, wanted.channel, keyring);
+    pub(super) fn want(&mut self, now: Instant, place: Place, wanted: Wanted, out: &mut Outbox) {
+        let Place { owner, alias } = place;
         self.link(now, owner);
         self.on(now, owner, out, |link, turn| link.want(alias, wanted, turn));
     }
 
-    /// A subscription of this user agent has ended here: it ends there as well.
-    pub(super) fn end(
-        &mut self,
-        now: Instant,
-        uaid: Uaid,
-        channel: ChannelId,
-        keyring: &Keyring,
-        out: &mut Outbox,
-    ) {
-        let owner = self.owner_of(uaid);
-        let alias = self.alias(uaid, channel, keyring);
+    /// A subscription has ended here: it ends there as well.
+    pub(super) fn end(&mut self, now: Instant, place: Place, out: &mut Outbox) {
+        let Place { owner, alias } = place;
         self.on(now, owner, out, |link, turn| link.end(alias, turn));
     }
 
     /// A user agent does not wait for a subscription any more.
-    pub(super) fn cancel(
-        &mut self,
-        now: Instant,
-        uaid: Uaid,
-        channel: ChannelId,
-        keyring: &Keyring,
-        out: &mut Outbox,
-    ) {
-        let owner = self.owner_of(uaid);
-        let alias = self.alias(uaid, channel, keyring);
+    pub(super) fn cancel(&mut self, now: Instant, place: Place, out: &mut Outbox) {
+        let Place { owner, alias } = place;
         self.on(now, owner, out, |link, turn| link.cancel(alias, turn));
     }
 
@@ -328,13 +322,8 @@ impl Upstream {
     }
 
     /// A subscription that the main service has made is of no use.
-    pub(super) fn give_back(
-        &mut self,
-        now: Instant,
-        owner: Owner,
-        alias: ChannelId,
-        out: &mut Outbox,
-    ) {
+    pub(super) fn give_back(&mut self, now: Instant, place: Place, out: &mut Outbox) {
+        let Place { owner, alias } = place;
         self.on(now, owner, out, |link, turn| link.give_back(alias, turn));
     }
 
@@ -349,6 +338,26 @@ impl Upstream {
         self.on(now, owner, out, |link, turn| {
             link.judged(received, verdict, turn);
         });
+    }
+
+    /// A push message was taken under this id.
+    pub(super) fn taken(&mut self, owner: Owner, received: Received, id: MessageId) {
+        if let Some(link) = self.links.get_mut(&owner) {
+            link.taken(received, id);
+        }
+    }
+
+    /// A push message was of no use to this user agent.
+    pub(super) fn nack(
+        &mut self,
+        now: Instant,
+        uaid: Uaid,
+        message: MessageId,
+        code: NackCode,
+        out: &mut Outbox,
+    ) {
+        let owner = self.owner_of(uaid);
+        self.on(now, owner, out, |link, turn| link.nack(message, code, turn));
     }
 
     /// Sends the acks of this turn.

@@ -10,7 +10,7 @@ use crate::model::store::{EnqueueOutcome, StoreError, StoreOp, StoreReply, Upstr
 use crate::model::upstream::{
     Borrowed, Endpoints, Identity, Kept, Name, Owner, Rule, Unreachable, Upstream,
 };
-use crate::protocol::keyring;
+use crate::protocol::keyring::{self, Keyring};
 use crate::protocol::peer_url::PeerUrl;
 
 const NAME: &str = "00000000000040008000000000000001";
@@ -282,6 +282,27 @@ fn message_is_acked_there_when_its_user_agent_has_acked_it() {
     // Its ack was lost: it comes again, and only the ack is repeated.
     let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
     assert_eq!(outs, [ack(1, "v1", 101)]);
+}
+
+#[test]
+fn nack_is_handed_up_once_with_its_code_and_only_of_what_came_from_there() {
+    let mut table = table(by_key());
+    let (id, _, local) = half_borrower(&mut table);
+    let nack = |version: &str, code: u16| {
+        format!(r#"{{"code":{code},"messageType":"nack","version":"{version}"}}"#)
+    };
+    let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
+    let version = versions(&outs).remove(0);
+    // As Firefox: it has arrived, and then its handler fails.
+    table.ack(id, 1, &version, 100);
+    assert_eq!(table.say(id, &nack(&version, 300)), []);
+    let told = Out::Up(1, UpOrder::Send(nack("v1", 302)));
+    assert_eq!(table.say(id, &nack(&version, 302)), [told]);
+    assert_eq!(table.say(id, &nack(&version, 302)), []);
+    let (_, outs) = table.post(&local, 60, None);
+    let version = versions(&outs).remove(0);
+    assert_eq!(table.say(id, &nack(&version, 302)), []);
+    assert_eq!(table.snapshot().counters.nacks, 4);
 }
 
 #[test]
@@ -884,6 +905,47 @@ fn register_that_comes_before_it_is_known_to_be_borrowed_gets_its_endpoint_and_a
         "{outs:?}"
     );
     assert_eq!(open(&mut table, 1, NAME), Vec::<String>::new());
+}
+
+#[test]
+fn subscription_that_has_come_round_under_other_names_is_not_asked_for_once_more() {
+    for identity in [Identity::PerUserAgent, Identity::Shared] {
+        let mut table = table(Upstream { identity, ..all() });
+        let register = |channel: ChannelId| {
+            format!(
+                r#"{{"messageType":"register","channelID":"{}"}}"#,
+                channel.uuid().hyphenated()
+            )
+        };
+        // As another gateway below asks for it, and one above that has passed it on.
+        let (below, above) = ([1; 32], [2; 32]);
+        let (below, above) = (
+            Keyring::new(&[below]).unwrap(),
+            Keyring::new(&[above]).unwrap(),
+        );
+        let asked = below.alias(Uaid::from_bytes([1; 16]), channel_id(1));
+        let passed_on = above.alias(Uaid::from_bytes([2; 16]), asked);
+        assert_ne!(asked, passed_on);
+        let (first, _) = table.newcomer();
+        let (round, _) = table.newcomer();
+        let outs = table.say(first, &register(asked));
+        assert_eq!(outs, [Out::Up(1, UpOrder::Connect(None))]);
+        let outs = table.say(round, &register(passed_on));
+        let [Out::Sent(to, answer)] = outs.as_slice() else {
+            panic!("{outs:?}");
+        };
+        assert_eq!(*to, round);
+        assert!(answer.contains(r#""status":500"#), "{answer}");
+        // Another subscription of that gateway has not, and neither has the same one again.
+        let other = below.alias(Uaid::from_bytes([1; 16]), channel_id(2));
+        for (session, channel) in [(round, other), (first, asked)] {
+            let outs = table.say(session, &register(channel));
+            let refused = outs
+                .iter()
+                .any(|out| matches!(out, Out::Sent(to, _) if *to == round));
+            assert!(!refused, "{outs:?}");
+        }
+    }
 }
 
 #[test]

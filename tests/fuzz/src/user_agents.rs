@@ -54,7 +54,7 @@ pub(crate) fn webpush(bytes: &[u8]) {
         Ok(
             ClientMessage::Unregister { .. }
             | ClientMessage::Urgency(_)
-            | ClientMessage::Nack
+            | ClientMessage::Nack { .. }
             | ClientMessage::Ping,
         ) => {}
         // What becomes of it is the reason of a close frame.

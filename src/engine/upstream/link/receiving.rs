@@ -4,10 +4,10 @@ use super::{Link, Phase, SETTLE_AFTER, after, order};
 use crate::engine::UpOrder;
 use crate::engine::counters::Counters;
 use crate::engine::upstream::{Outcome, Turn};
-use crate::model::ids::ChannelId;
+use crate::model::ids::{ChannelId, MessageId};
 use crate::model::store::{StoreOp, UpstreamOp};
 use crate::model::upstream::Received;
-use crate::protocol::client_message::AckCode;
+use crate::protocol::client_message::{AckCode, NackCode};
 use crate::protocol::keyring;
 use crate::protocol::problem::Problem;
 use crate::protocol::user_agent::{self, Notification};
@@ -26,6 +26,8 @@ pub(super) struct Message {
     code: Option<AckCode>,
     /// How many had come before it.
     place: u64,
+    /// What it is called here; `None` if it was not taken, or has been nacked.
+    id: Option<MessageId>,
 }
 
 impl Link {
@@ -35,6 +37,7 @@ impl Link {
             name: None,
             code: Some(AckCode::Delivered),
             place: 0,
+            id: None,
         };
         self.received.insert(received, message);
     }
@@ -75,6 +78,7 @@ impl Link {
             name: Some(name),
             code: None,
             place: self.messages,
+            id: None,
         };
         self.received.insert(received, message);
         let known = self.borrowed.get(&alias);
@@ -115,6 +119,35 @@ impl Link {
         self.acks.push(received);
         if let (Err(()), Some(alias)) = (code, alias) {
             self.give_back(alias, turn);
+        }
+    }
+
+    /// A message was taken under this id.
+    pub(in crate::engine::upstream) fn taken(&mut self, received: Received, id: MessageId) {
+        if let Some(message) = self.received.get_mut(&received) {
+            message.id = Some(id);
+        }
+    }
+
+    /// A message was of no use to its user agent. It is said once, if it can be said now: the main
+    /// service does nothing but count it.
+    pub(in crate::engine::upstream) fn nack(
+        &mut self,
+        id: MessageId,
+        code: NackCode,
+        turn: &mut Turn<'_>,
+    ) {
+        let Phase::Ready(link) = self.phase else {
+            return;
+        };
+        let mut all = self.received.values_mut();
+        let Some(message) = all.find(|message| message.id == Some(id)) else {
+            return;
+        };
+        message.id = None;
+        if let Some((_, version)) = &message.name {
+            let text = user_agent::nack(version, code);
+            order(turn.out, link, UpOrder::Send(text));
         }
     }
 

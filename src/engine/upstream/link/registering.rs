@@ -62,9 +62,9 @@ impl Link {
         wanted.into_values().map(|(wanted, _)| wanted)
     }
 
-    /// Whether the main service has not answered yet to the register of this one.
-    pub(in crate::engine::upstream) fn is_asking_for(&self, alias: ChannelId) -> bool {
-        self.wanted.contains_key(&alias)
+    /// Those whose registers the main service has not answered yet.
+    pub(in crate::engine::upstream) fn asked_for(&self) -> impl Iterator<Item = ChannelId> {
+        self.wanted.keys().copied()
     }
 
     /// Nobody waits for a subscription any more. Whatever is answered to it now is given back.
