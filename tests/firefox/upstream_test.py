@@ -22,6 +22,7 @@ FIVE = (1, 2, 3, 4, 5)
 # Twice the longest wait before another attempt.
 RECONNECT_SECS = 20
 ACKS_SENT = "edgepush_upstream_acks_total"
+ACKED_ABOVE = "edgepush_messages_acked_total"
 
 CONFIG = """\
 [upstream]
@@ -74,6 +75,7 @@ class House(Stage):
         self.main = Gateway(binary, above)
         self.message_listener = Listener(binary, directory, "messages")
         self.update_listener = Listener(binary, directory, "updates", "--simplepush")
+        self.acked = 0
 
     @property
     def logs(self):
@@ -107,16 +109,27 @@ class House(Stage):
 
     def push_five(self, name):
         """Sends five push messages to Firefox and to the listener; what they say."""
+        self.acked = self.main.metric(ACKED_ABOVE)
         sent = [f"{name} {number}" for number in FIVE]
         for payload in sent:
             self.push(PLAIN, payload)
             self.push(PLAIN, payload, subscription=self.listener_subscription)
         return sent
 
+    def take_down_five(self, name):
+        """Sends five push messages to Firefox, which is closed, and waits until the gateway has acked them; what they say."""
+        before = self.gateway.metric(ACKS_SENT)
+        sent = [f"{name} {number}" for number in FIVE]
+        for payload in sent:
+            self.push(PLAIN, payload)
+        self.gateway.wait_for_metric(ACKS_SENT, before + len(sent), DELIVERY_SECS)
+        return sent
+
     def expect_five(self, sent):
-        """They arrive at both, each once."""
+        """They arrive at both, each once, and the main service has heard that: what it has not heard comes again."""
         self.site.expect(PLAIN, *sent)
         self.message_listener.expect(*sent)
+        self.main.wait_for_metric(ACKED_ABOVE, self.acked + 2 * len(sent), DELIVERY_SECS)
 
 
 def firefox_borrows(stage):
@@ -179,11 +192,7 @@ def killed_in_between(stage):
 def killed_after_acks(stage):
     """five taken down while Firefox is closed, kill -9 of the gateway, the link cut: all five arrive once"""
     stage.firefox.stop()
-    before = stage.gateway.metric(ACKS_SENT)
-    sent = [f"kept {number}" for number in FIVE]
-    for payload in sent:
-        stage.push(PLAIN, payload)
-    stage.gateway.wait_for_metric(ACKS_SENT, before + len(sent), DELIVERY_SECS)
+    sent = stage.take_down_five("kept")
     stage.link.cut()
     stage.gateway.kill()
     stage.gateway.start()
@@ -226,14 +235,9 @@ def nothing_else(stage):
 
 
 def forgotten(stage):
-    """the main service forgets everybody while five wait here: they arrive, then both scopes learn that they must
-    subscribe again"""
+    """the main service forgets everybody while five wait here: they arrive, then both scopes subscribe again"""
     stage.firefox.stop()
-    before = stage.gateway.metric(ACKS_SENT)
-    sent = [f"before the loss {number}" for number in FIVE]
-    for payload in sent:
-        stage.push(PLAIN, payload)
-    stage.gateway.wait_for_metric(ACKS_SENT, before + len(sent), DELIVERY_SECS)
+    sent = stage.take_down_five("before the loss")
     stage.main.stop()
     stage.main.lose_everything()
     stage.main.start()

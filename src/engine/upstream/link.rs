@@ -7,14 +7,14 @@ mod connecting;
 mod receiving;
 mod registering;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::{Outcome, Turn, Wanted};
 use crate::engine::counters::{LINK_STATES, LinkState};
 use crate::engine::outbox::Outbox;
 use crate::engine::{LinkId, Output, UpEvent, UpOrder};
-use crate::model::ids::ChannelId;
+use crate::model::ids::{ChannelId, Uaid};
 use crate::model::upstream::{Borrowed, Name, Owner, Received, Upstream as Settings};
 use crate::protocol::user_agent::{self, GatewayMessage, Verdict};
 
@@ -40,8 +40,8 @@ pub(super) struct Link {
     borrowed: BTreeMap<ChannelId, Borrowed>,
     /// Registers without an answer, each with when it must have one.
     wanted: BTreeMap<ChannelId, (Wanted, Instant)>,
-    /// Subscriptions that have been made and are on their way to flash.
-    making: BTreeSet<ChannelId>,
+    /// Subscriptions that have been made and are on their way to flash, each with whose it is.
+    making: BTreeMap<ChannelId, Uaid>,
     /// Messages that came and may come again.
     received: BTreeMap<Received, Message>,
     /// Those of `received` that have an ack to send.
@@ -94,7 +94,7 @@ impl Link {
             name: None,
             borrowed: BTreeMap::new(),
             wanted: BTreeMap::new(),
-            making: BTreeSet::new(),
+            making: BTreeMap::new(),
             received: BTreeMap::new(),
             acks: Vec::new(),
             sent_on: None,

@@ -318,7 +318,7 @@ impl Upstream {
     /// A subscription that the main service has made is on flash.
     pub(super) fn borrowed(&mut self, now: Instant, borrowed: Borrowed, out: &mut Outbox) {
         let owner = borrowed.owner;
-        self.on(now, owner, out, |link, _| link.insert(borrowed));
+        self.on(now, owner, out, |link, _| link.insert_made(borrowed));
     }
 
     /// A subscription that the main service has made is of no use.

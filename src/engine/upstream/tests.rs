@@ -597,6 +597,28 @@ fn is_told(table: &mut Table, uaid: &str) -> u64 {
 }
 
 #[test]
+fn subscription_that_is_lost_on_its_way_to_flash_is_told_as_any_other() {
+    let mut table = table(all());
+    let (id, uaid) = table.newcomer();
+    table.pass(Duration::from_secs(1));
+    table.say(id, &register_text(1));
+    open(&mut table, 1, NAME);
+    made(&mut table, 1, 1, 200);
+    // The storage is slow, and the main service forgets who has just subscribed.
+    replace_name(&mut table);
+    let outs = table.stored(vec![StoreReply::Subscribed(true)]);
+    assert!(
+        outs.is_empty() || matches!(outs.as_slice(), [Out::Sent(..)]),
+        "{outs:?}"
+    );
+    table.all_sent(id);
+    table.pass(Duration::from_secs(1));
+    store_all(&mut table, &[]);
+    let (keeps, _, _) = keeps_its_name(&mut table, &uaid, &[]);
+    assert!(!keeps);
+}
+
+#[test]
 fn name_is_not_taken_before_what_waits_here_has_arrived() {
     let mut table = table(by_key());
     let (id, uaid, local) = half_borrower(&mut table);

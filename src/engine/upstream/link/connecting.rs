@@ -99,10 +99,11 @@ impl Link {
         self.received.clear();
         self.acks.clear();
         let borrowed = std::mem::take(&mut self.borrowed);
+        let borrowed = borrowed.into_values().filter(|borrowed| !borrowed.ended);
+        let making = std::mem::take(&mut self.making).into_values();
         let mut uaids: Vec<Uaid> = borrowed
-            .into_values()
-            .filter(|borrowed| !borrowed.ended)
             .map(|borrowed| borrowed.uaid)
+            .chain(making)
             .collect();
         uaids.sort_unstable();
         uaids.dedup();

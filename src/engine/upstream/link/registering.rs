@@ -17,8 +17,15 @@ use crate::protocol::user_agent::{self, Verdict};
 impl Link {
     /// Takes a subscription that is on flash.
     pub(in crate::engine::upstream) fn insert(&mut self, borrowed: Borrowed) {
-        self.making.remove(&borrowed.alias);
         self.borrowed.insert(borrowed.alias, borrowed);
+    }
+
+    /// Takes one that has just been made, unless it was lost on its way to flash: its user agent is
+    /// told that.
+    pub(in crate::engine::upstream) fn insert_made(&mut self, borrowed: Borrowed) {
+        if self.making.remove(&borrowed.alias).is_some() {
+            self.insert(borrowed);
+        }
     }
 
     /// The endpoint of a subscription that is there with this key.
@@ -149,7 +156,7 @@ impl Link {
         match self.full_name(turn.settings) {
             Some(name) if verdict.is_ok() && is_usable => {
                 let endpoint = endpoint.into();
-                self.making.insert(alias);
+                self.making.insert(alias, wanted.uaid);
                 let made = Outcome::Made {
                     wanted,
                     name,
