@@ -157,13 +157,14 @@ fn in_time(
     gateway: &Gateway,
     mut write: impl FnMut(&mut Context<'_>) -> Poll<Result<(), Error>>,
 ) -> impl Future<Output = bool> {
-    // Made only when the socket is full: most writes need no timer.
-    let mut late = None;
+    // Made only when the socket is full: most writes need no timer, and no room for one.
+    let mut late: Option<Box<Timer>> = None;
     poll_fn(move |cx| {
         if let Poll::Ready(written) = write(cx) {
             return Poll::Ready(written.is_ok());
         }
-        let late = late.get_or_insert_with(|| Timer::after(gateway.limits().write_timeout));
+        let late =
+            late.get_or_insert_with(|| Box::new(Timer::after(gateway.limits().write_timeout)));
         ready!(Pin::new(late).poll(cx));
         gateway.turn(Input::Failed(Failure::Unread));
         Poll::Ready(false)
@@ -211,14 +212,14 @@ mod tests {
         size_of::<R>()
     }
 
-    /// On x86-64, where this was written, it was 368 bytes, of which 32 are the socket: each byte more is 10 KB with ten thousand quiet
-    /// user agents. The room above is for what another compiler does.
+    /// On x86-64, where this was written, it was 320 bytes, of which 32 are the socket: each byte more is 10 KB with ten
+    /// thousand quiet user agents. With what the executor adds, 64, musl has a size of 396 for it; the next is 492.
     #[test]
     fn quiet_websocket_keeps_little() {
         let all = output_bytes(&run);
         let socket = size_of::<Socket>();
         assert!(
-            all <= 400 && socket <= 32,
+            all <= 332 && socket <= 32,
             "{all}, of which the socket {socket}"
         );
     }
