@@ -11,16 +11,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use edgepush::engine::{Engine, Input, Output, RequestId, Settings};
-use edgepush::model::access::Access;
 use edgepush::model::dialect::Dialect;
-use edgepush::model::durability::Durability;
 use edgepush::model::ids::{ChannelId, DatabaseId, Uaid};
-use edgepush::model::limits::Limits;
-use edgepush::model::simplepush::SimplePush;
 use edgepush::model::store::Opened;
-use edgepush::model::time::{Now, ServiceTime, UnixTime};
-use edgepush::model::unifiedpush::UnifiedPush;
-use edgepush::model::version::Version;
+use edgepush::model::time::{Now, UnixTime};
 use edgepush::protocol::http::{BaseUrl, Request, Scheme, Upgrade};
 use edgepush::protocol::keyring::{Endpoint, KeyDigest, Keyring};
 use edgepush::protocol::push_request::{Body, PushHeaders};
@@ -113,24 +107,7 @@ fn keyring() -> Keyring {
 }
 
 fn engine() -> Engine {
-    let settings = Settings {
-        limits: Limits::default(),
-        durability: Durability::Strict,
-        simplepush: SimplePush::default(),
-        unifiedpush: UnifiedPush::default(),
-        public_url: None,
-        access: Access::default(),
-        upstream: None,
-        keyring: keyring(),
-        opened: Opened {
-            database: DatabaseId([1; 8]),
-            run: 1,
-            service_time: ServiceTime::default(),
-            version_clock: Version::from_secs(0),
-            lost_before: false,
-            has_links: false,
-        },
-        random: [0; 8],
-    };
+    let opened = Opened::new(DatabaseId([1; 8]));
+    let settings = Settings::new(keyring(), opened, [0; 8]);
     Engine::new(now(), settings).expect("the first run can be numbered")
 }

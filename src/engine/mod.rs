@@ -126,6 +126,24 @@ pub struct Settings {
     pub random: [u8; 8],
 }
 
+impl Settings {
+    /// What an engine is made of where nothing was configured, without a main service.
+    pub fn new(keyring: Keyring, opened: Opened, random: [u8; 8]) -> Self {
+        Self {
+            limits: Limits::default(),
+            durability: Durability::Strict,
+            simplepush: SimplePush::default(),
+            unifiedpush: UnifiedPush::default(),
+            public_url: None,
+            access: Access::default(),
+            upstream: None,
+            keyring,
+            opened,
+            random,
+        }
+    }
+}
+
 impl Engine {
     /// An engine without sessions. `None` when the database has seen more starts than can be
     /// numbered.

@@ -5,16 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::{CloseReason, Engine, Input, Opening, Output, RequestId, SessionId, Settings, UpOrder};
-use crate::model::access::Access;
 use crate::model::durability::Durability;
 use crate::model::ids::{ChannelId, DatabaseId};
 use crate::model::limits::Limits;
 use crate::model::simplepush::SimplePush;
 use crate::model::store::{EnqueueOutcome, Opened, StoreOp, StoreReply, Subscription};
-use crate::model::time::{Now, ServiceTime, UnixTime};
-use crate::model::unifiedpush::UnifiedPush;
+use crate::model::time::{Now, UnixTime};
 use crate::model::upstream::Upstream;
-use crate::model::version::Version;
 use crate::protocol::http::{BaseUrl, Request, Response, Scheme, Upgrade};
 use crate::protocol::keyring::Keyring;
 use crate::protocol::push_request::{Body, PushHeaders};
@@ -109,24 +106,16 @@ impl Table {
             wall: UnixTime::from_secs(0),
             wall_is_trusted: false,
         };
+        let opened = Opened {
+            lost_before,
+            ..Opened::new(DATABASE)
+        };
         let settings = Settings {
             limits,
             durability,
             simplepush,
-            unifiedpush: UnifiedPush::default(),
-            public_url: None,
-            access: Access::default(),
             upstream,
-            keyring: keyring(),
-            opened: Opened {
-                database: DATABASE,
-                run: 1,
-                service_time: ServiceTime::default(),
-                version_clock: Version::from_secs(0),
-                lost_before,
-                has_links: false,
-            },
-            random: [0; 8],
+            ..Settings::new(keyring(), opened, [0; 8])
         };
         let mut table = Self {
             engine: Engine::new(now, settings).unwrap(),

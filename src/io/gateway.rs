@@ -391,35 +391,17 @@ impl Drop for Forget<'_> {
 mod tests {
     use super::*;
     use crate::engine::Settings;
-    use crate::model::durability::Durability;
     use crate::model::ids::DatabaseId;
-    use crate::model::simplepush::SimplePush;
     use crate::model::store::Opened;
-    use crate::model::time::{ClockTrust, ServiceTime};
-    use crate::model::unifiedpush::UnifiedPush;
-    use crate::model::version::Version;
+    use crate::model::time::ClockTrust;
     use crate::protocol::keyring::Keyring;
 
     fn gateway(limits: Limits) -> Rc<Gateway> {
         let clock = Clock::new(ClockTrust::Never);
+        let keyring = Keyring::new(&[[7; 32]]).unwrap();
         let settings = Settings {
             limits: limits.clone(),
-            durability: Durability::Strict,
-            simplepush: SimplePush::default(),
-            unifiedpush: UnifiedPush::default(),
-            public_url: None,
-            access: Access::default(),
-            upstream: None,
-            keyring: Keyring::new(&[[7; 32]]).unwrap(),
-            opened: Opened {
-                database: DatabaseId([1; 8]),
-                run: 1,
-                service_time: ServiceTime::default(),
-                version_clock: Version::from_secs(0),
-                lost_before: false,
-                has_links: false,
-            },
-            random: [0; 8],
+            ..Settings::new(keyring, Opened::new(DatabaseId([1; 8])), [0; 8])
         };
         let engine = Engine::new(clock.read(), settings).unwrap();
         let executor = Rc::new(LocalExecutor::new());

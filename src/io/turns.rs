@@ -5,8 +5,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::task::{Context, Poll, Waker};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
+use futures_util::task::AtomicWaker;
 use smol::LocalExecutor;
 use smol::future::{or, poll_fn, yield_now};
 
@@ -156,7 +160,44 @@ pub(super) fn poll_read<T>(
 /// few of them.
 pub async fn run<T>(executor: &LocalExecutor<'_>, main: impl Future<Output = T>) -> T {
     let _running = Running::begin();
-    or(main, run_tasks(executor)).await
+    or(when_woken(main), run_tasks(executor)).await
+}
+
+/// Polls `main` only when something of it has woken: it waits for connections and signals, and asks the
+/// system for both each time.
+async fn when_woken<T>(main: impl Future<Output = T>) -> T {
+    let mut main = pin!(main);
+    let bell = Arc::new(Bell::default());
+    let own = Waker::from(Arc::clone(&bell));
+    bell.has_rung.store(true, Ordering::SeqCst);
+    poll_fn(|cx| {
+        // Before looking: one that rings behind the look wakes us again.
+        bell.listener.register(cx.waker());
+        if bell.has_rung.swap(false, Ordering::SeqCst) {
+            main.as_mut().poll(&mut Context::from_waker(&own))
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Remembers that it was rung until somebody looks.
+#[derive(Debug, Default)]
+struct Bell {
+    has_rung: AtomicBool,
+    listener: AtomicWaker,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.has_rung.store(true, Ordering::SeqCst);
+        self.listener.wake();
+    }
 }
 
 /// Never ends. Whoever polls it looks at the sockets before the next poll.
@@ -266,6 +307,31 @@ mod tests {
         assert_eq!(reads(4), 0);
         assert_eq!(reads(5), 1);
         assert_eq!(reads(12), 2);
+    }
+
+    #[test]
+    fn main_is_polled_when_it_was_woken_and_not_with_the_tasks() {
+        let executor = LocalExecutor::new();
+        let polls = Cell::new(0);
+        let (sender, receiver) = smol::channel::bounded(1);
+        let waiting = async {
+            let mut received = pin!(receiver.recv());
+            poll_fn(|cx| {
+                polls.set(polls.get() + 1);
+                received.as_mut().poll(cx)
+            })
+            .await
+        };
+        executor
+            .spawn(async move {
+                for _ in 0..100 {
+                    yield_now().await;
+                }
+                sender.send("woken").await
+            })
+            .detach();
+        assert_eq!(block_on(run(&executor, waiting)), Ok("woken"));
+        assert_eq!(polls.get(), 2);
     }
 
     #[test]

@@ -393,3 +393,17 @@ pub struct Opened {
     /// Something is kept of links to a main service.
     pub has_links: bool,
 }
+
+impl Opened {
+    /// A new and empty database of this name.
+    pub const fn new(database: DatabaseId) -> Self {
+        Self {
+            database,
+            run: 1,
+            service_time: ServiceTime::from_secs(0),
+            version_clock: Version::from_secs(0),
+            lost_before: false,
+            has_links: false,
+        }
+    }
+}
