@@ -15,7 +15,7 @@ import socket
 import struct
 import time
 
-from processes import Process, Unmeasured, folder, free_port
+from processes import Missing, Process, Unmeasured, folder, free_port
 
 # Messages that are on their way at once: enough to keep a service busy, as that many application servers do.
 PUBLISHERS = 16
@@ -29,7 +29,7 @@ class Peer(Process):
 
     def __init__(self, command, settings):
         if not shutil.which(command[0]):
-            raise Unmeasured(f"{command[0]} is not installed")
+            raise Missing(f"{command[0]} is not installed")
         port, place = free_port(), folder()
         config = os.path.join(place, "config")
         with open(config, "w") as file:
@@ -134,7 +134,7 @@ class Nchan(Websockets, Peer):
 
     def __init__(self):
         if not os.path.exists(NCHAN):
-            raise Unmeasured("nchan is not installed")
+            raise Missing("nchan is not installed")
         super().__init__(["nginx", "-c"], f"""load_module {NCHAN};
             daemon off; worker_processes 1; user root; pid FOLDER/pid; error_log FOLDER/error;
             worker_rlimit_nofile 20000; events {{ worker_connections 19900; }}

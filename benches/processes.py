@@ -28,6 +28,10 @@ class Unmeasured(Exception):
     """Why there is no figure."""
 
 
+class Missing(Unmeasured):
+    """What has to be installed or built for it."""
+
+
 def folder():
     os.makedirs(SCRATCH, exist_ok=True)
     made = tempfile.mkdtemp(prefix="edgepush-bench-", dir=SCRATCH)

@@ -14,7 +14,7 @@ use console::Console;
 
 /// Longest that a board may take to boot, or to carry out one command: it is slow, and so may be the
 /// machine that emulates it.
-const BOOT_MAX: Duration = Duration::from_secs(400);
+const BOOT_MAX: Duration = Duration::from_secs(900);
 const COMMAND_MAX: Duration = Duration::from_secs(300);
 /// How long one attempt to say hello may take while the board boots.
 const HELLO_MAX: Duration = Duration::from_secs(3);
