@@ -17,7 +17,7 @@ pub(crate) struct Checker {
     /// Which message a version of the gateway's is.
     versions: BTreeMap<String, usize>,
     channels: BTreeMap<(usize, Uuid), Channel>,
-    /// Names at the main service under which each user agent was given endpoints.
+    /// Names at the main service under which subscriptions were borrowed for each user agent.
     users: BTreeMap<usize, BTreeSet<Uuid>>,
     /// Those since it was told last that its subscriptions are gone.
     users_now: BTreeMap<usize, BTreeSet<Uuid>>,
@@ -115,6 +115,12 @@ impl Checker {
         }
     }
 
+    /// The gateway writes down a subscription that it has borrowed for this user agent.
+    pub(crate) fn borrows(&mut self, agent: usize, user: Uuid) {
+        self.users.entry(agent).or_default().insert(user);
+        self.users_now.entry(agent).or_default().insert(user);
+    }
+
     /// The user agent has been given an endpoint.
     pub(crate) fn has_endpoint(
         &mut self,
@@ -125,10 +131,8 @@ impl Checker {
     ) {
         let known = self.channels.entry((agent, channel)).or_default();
         known.unwanted = false;
-        if let Some(user) = user {
+        if user.is_some() {
             known.endpoints.push(endpoint.to_owned());
-            self.users.entry(agent).or_default().insert(user);
-            self.users_now.entry(agent).or_default().insert(user);
         }
     }
 

@@ -15,6 +15,10 @@ pub(crate) enum Said {
         channel: Uuid,
     },
     Ack(Vec<Ack>),
+    /// Of a message that has arrived.
+    Nack {
+        version: String,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +45,9 @@ impl Said {
             Self::Ack(updates) => {
                 let updates: Vec<Value> = updates.iter().map(Ack::json).collect();
                 json!({"messageType": "ack", "updates": updates}).to_string()
+            }
+            Self::Nack { version } => {
+                json!({"messageType": "nack", "version": version, "code": 302}).to_string()
             }
         }
     }

@@ -15,6 +15,7 @@ pub(crate) const KINDS: &[&str] = &[
     "main service forgets one",
     "main service reset",
     "messages not acted on",
+    "nack",
     "posted",
     "posted at home",
     "posted to what is gone",

@@ -184,9 +184,14 @@ impl World {
     pub(crate) fn ack(&mut self, agent: usize) {
         let all = std::mem::take(&mut self.agents[agent].to_ack);
         if let Some(id) = self.agents[agent].socket
-            && !all.is_empty()
+            && let Some(last) = all.last()
         {
+            let version = last.version.clone();
             self.say(id, Said::Ack(all));
+            if self.rng.percent(10) {
+                self.tally.add("nack");
+                self.say(id, Said::Nack { version });
+            }
         }
     }
 

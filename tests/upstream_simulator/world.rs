@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use edgepush::engine::{Input, Output};
-use edgepush::model::store::{EnqueueOutcome, StoreReply};
+use edgepush::model::store::{EnqueueOutcome, StoreOp, StoreReply, UpstreamOp};
 use edgepush::model::time::{Now, UnixTime};
+use edgepush::model::upstream::Borrowed;
 use uuid::Uuid;
 
 use crate::checker::{Checker, Posted, user_of};
@@ -427,12 +428,26 @@ impl World {
             Output::Resume { session } => self.pause(session, false),
             Output::Close { session, .. } => self.close(session),
             Output::Up { link, order } => self.order(link, order),
-            Output::Store(op) => self.gateway().queue.push_back(op),
+            Output::Store(op) => {
+                if let StoreOp::Upstream(UpstreamOp::Borrow { name, borrowed, .. }) = &op {
+                    self.borrows(&name.name, borrowed);
+                }
+                self.gateway().queue.push_back(op);
+            }
             Output::Stopped => self.gateway().stopped = true,
             Output::Respond { request, response } => self.answered(request, response.status),
             other @ (Output::Datagram { .. } | Output::AskProxy { .. }) => {
                 unreachable!("nobody asked for {other:?}")
             }
+        }
+    }
+
+    fn borrows(&mut self, name: &str, borrowed: &Borrowed) {
+        let read = |text: &str| Uuid::try_parse(text).expect("a name of ours");
+        let whose = Uuid::from_bytes(*borrowed.uaid.as_bytes());
+        let is_it = |agent: &UserAgent| agent.uaid.as_deref().is_some_and(|own| read(own) == whose);
+        if let Some(agent) = self.agents.iter().position(is_it) {
+            self.checker.borrows(agent, read(name));
         }
     }
 

@@ -212,6 +212,7 @@ impl Upstream {
         let early = early.collect();
         self.load = Load::Done;
         self.telling.add(kept.to_tell);
+        self.telling.look_soon(now);
         let mut elsewhere = BTreeSet::new();
         for Name {
             owner,

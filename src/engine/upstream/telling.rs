@@ -69,7 +69,7 @@ impl Telling {
         if owed.nothing || owed.is_over(now) {
             return true;
         }
-        self.look_again(now);
+        self.look_soon(now);
         false
     }
 
@@ -86,7 +86,7 @@ impl Telling {
         owed.nothing = has_everything;
         let is_over = owed.is_over(now);
         if !has_everything && !is_over {
-            self.look_again(now);
+            self.look_soon(now);
         }
         has_everything || is_over
     }
@@ -100,8 +100,9 @@ impl Telling {
         self.look_at.take_if(|at| *at <= now).is_some()
     }
 
-    fn look_again(&mut self, now: Instant) {
-        if self.look_at.is_none() {
+    /// Looks soon at those that are here, if anybody must be told.
+    pub(in crate::engine) fn look_soon(&mut self, now: Instant) {
+        if self.look_at.is_none() && !self.all.is_empty() {
             self.look_at = now.checked_add(LOOK_INTERVAL);
         }
     }

@@ -661,6 +661,22 @@ fn user_agent_that_was_away_is_let_go_at_once_if_nothing_waits_here() {
 }
 
 #[test]
+fn user_agent_that_came_before_it_was_known_that_it_must_be_told_is_let_go() {
+    let mut table = Table::with_upstream(all());
+    table.stored(vec![StoreReply::Failed(StoreError::Io)]);
+    let (id, uaid) = table.newcomer();
+    // Read again later.
+    table.pass(Duration::from_secs(60));
+    table.all_sent(id);
+    let kept = Kept {
+        to_tell: vec![uaid_of(&uaid)],
+        ..Kept::default()
+    };
+    table.stored(vec![StoreReply::Upstream(Box::new(kept))]);
+    assert_eq!(table.pass(Duration::from_secs(1)), [let_go(id)]);
+}
+
+#[test]
 fn user_agent_that_never_acks_is_told_nevertheless() {
     let mut table = table(by_key());
     let (id, uaid, local) = half_borrower(&mut table);
