@@ -66,6 +66,10 @@ const FOUND: &[(u64, &str)] = &[
         82,
         "a version that could not be written was given out again",
     ),
+    (
+        13084,
+        "what expired on its way from flash came back above what was given out since",
+    ),
 ];
 
 thread_local! {

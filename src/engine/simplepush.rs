@@ -425,6 +425,17 @@ mod tests {
     }
 
     #[test]
+    fn number_of_an_update_that_was_expired_in_its_page_is_not_given_out_again() {
+        let mut table = Table::new();
+        let (_, _, endpoint, mut message) = returned(&mut table);
+        message.ttl = Ttl::from_secs_lowered(1);
+        table.pass(secs(2));
+        assert_eq!(table.stored(vec![page(vec![message])]), []);
+        let (_, outs) = table.put(&endpoint, None);
+        assert_eq!(numbers(&outs), [6]);
+    }
+
+    #[test]
     fn channel_whose_end_could_not_be_written_keeps_its_spelling() {
         let mut table = Table::new();
         let (id, uaid) = table.device();

@@ -87,8 +87,12 @@ impl Agent {
                 continue;
             }
             if message.expires_at() <= service_time {
-                // It lasts longer if a lower version has come behind it since the page was read.
-                self.starts_again |= message.payload.update().is_some() && self.to_fetch > 0;
+                if let Some(version) = version_of(&message) {
+                    // It lasts longer if a lower version has come behind it since the page was read.
+                    // What comes from here on must be above it, or it would answer for that as well.
+                    self.channels.note_version(message.channel, version);
+                    self.starts_again |= self.to_fetch > 0;
+                }
                 continue;
             }
             if self.is_on_its_way(message.id, now, &desk.limits) {
