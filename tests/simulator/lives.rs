@@ -59,6 +59,7 @@ impl World {
             stopping: false,
             stopped_badly: false,
             stopped: false,
+            knows_sleepers: false,
         });
         self.note(|| format!("boot {opened:?}"));
     }

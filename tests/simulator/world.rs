@@ -88,6 +88,8 @@ struct Run {
     /// Something could not be written behind that.
     stopped_badly: bool,
     stopped: bool,
+    /// It has read who slept when it was started.
+    knows_sleepers: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -175,6 +177,12 @@ impl World {
 
     pub(crate) const fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// Whether it knows who slept when it was started, if anybody could.
+    pub(crate) fn knows_sleepers(&self) -> bool {
+        let run = self.run.as_ref().expect("it runs");
+        run.knows_sleepers || !self.plan.simplepush.udp_wakeup
     }
 
     fn now(&self) -> Now {
