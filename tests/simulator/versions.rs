@@ -385,11 +385,18 @@ impl Versions {
         }
     }
 
-    /// The gateway has read an ack that may mean any of what was received.
+    /// The gateway has read an ack that may mean any of what was received, and with it what is no higher,
+    /// also if that was put behind it.
     pub(crate) fn perhaps_acked(&mut self, key: (usize, Uuid)) {
-        let puts = self.puts.iter_mut();
-        for put in puts.filter(|put| (put.agent, put.channel) == key) {
-            put.fate.perhaps_acked |= put.fate.received;
+        let is_of = |put: &Put| (put.agent, put.channel) == key;
+        let received = self
+            .puts
+            .iter()
+            .filter(|put| is_of(put) && put.fate.received);
+        let highest = received.filter_map(|put| put.fate.version).max();
+        for put in self.puts.iter_mut().filter(|put| is_of(put)) {
+            let is_reached = highest.is_some_and(|highest| put.is_reached_by(highest));
+            put.fate.perhaps_acked |= put.fate.received || is_reached;
         }
     }
 
