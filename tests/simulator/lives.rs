@@ -64,6 +64,12 @@ impl World {
         self.note(|| format!("boot {opened:?}"));
     }
 
+    /// Whether it knows who slept when it was started, if anybody could.
+    pub(crate) fn knows_sleepers(&self) -> bool {
+        let run = self.run.as_ref().expect("it runs");
+        run.knows_sleepers || !self.plan.simplepush.udp_wakeup
+    }
+
     /// Everything in memory is gone; the network keeps some of what it had taken.
     pub(crate) fn crash(&mut self) {
         self.step += 1;

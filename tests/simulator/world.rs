@@ -179,12 +179,6 @@ impl World {
         self.generation
     }
 
-    /// Whether it knows who slept when it was started, if anybody could.
-    pub(crate) fn knows_sleepers(&self) -> bool {
-        let run = self.run.as_ref().expect("it runs");
-        run.knows_sleepers || !self.plan.simplepush.udp_wakeup
-    }
-
     fn now(&self) -> Now {
         Now {
             monotonic: self.start + self.elapsed,
