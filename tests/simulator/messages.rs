@@ -1,5 +1,7 @@
 //! Push messages on their way to user agents, and their acks.
 
+use std::time::Duration;
+
 use edgepush::model::store::Deletion;
 use uuid::Uuid;
 
@@ -198,11 +200,11 @@ impl Checker {
     }
 
     /// Nothing moves any more and the storage works: what failed has been tried again.
-    pub(crate) fn deletions_are_over(&mut self, step: u64) {
-        self.versions.deletions_are_over(step);
+    pub(crate) fn deletions_are_over(&mut self, now: Moment, delete_delay: Duration) {
+        self.versions.deletions_are_over(now, delete_delay);
         for seen in self.seen.values_mut().filter(|seen| seen.to_drop) {
             seen.gone.get_or_insert(Gone {
-                step,
+                step: now.step,
                 committed: true,
             });
         }

@@ -55,7 +55,8 @@ impl World {
     }
 
     fn check_rest(&mut self) {
-        self.checker.deletions_are_over(self.step);
+        let delete_delay = self.plan.limits.delete_delay;
+        self.checker.deletions_are_over(self.moment(), delete_delay);
         let run = self.run.as_ref().expect("it runs");
         let snapshot = run.engine.snapshot(self.now());
         assert_eq!(snapshot.store_queue, 0);

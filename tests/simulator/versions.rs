@@ -8,6 +8,7 @@
 mod versions_on_flash;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -65,6 +66,8 @@ pub(crate) struct Fate {
 #[derive(Clone, Copy, Debug)]
 struct Gone {
     step: u64,
+    /// When its deletion was asked for.
+    at: Duration,
     is: Deleted,
 }
 
@@ -379,6 +382,7 @@ impl Versions {
                 self.undecided.push(*number);
                 put.fate.gone = Some(Gone {
                     step: now.step,
+                    at: now.served,
                     is: Deleted::Asked,
                 });
             }

@@ -1,8 +1,11 @@
 //! What of it has been written down, and what a crash may forget.
 
+use std::time::Duration;
+
 use uuid::Uuid;
 
 use super::{Deleted, Versions};
+use crate::checker::Moment;
 
 impl Versions {
     /// An operation that was asked for at `asked_step` has been committed.
@@ -31,16 +34,23 @@ impl Versions {
     }
 
     /// Nothing moves any more and the storage works: what failed has been tried again.
-    pub(crate) fn deletions_are_over(&mut self, step: u64) {
+    ///
+    /// Where somebody never acks, something is sent again up to this very moment, and may have been
+    /// acked at last: such a deletion still gathers, for no longer than `delete_delay`, and is lost
+    /// if the process is killed now.
+    pub(crate) fn deletions_are_over(&mut self, now: Moment, delete_delay: Duration) {
         self.deletions_fail = false;
-        for number in std::mem::take(&mut self.undecided) {
-            let gone = self.puts[number].fate.gone.as_mut();
-            let gone = gone.expect("it is gone");
+        let puts = &mut self.puts;
+        self.undecided.retain(|number| {
+            let gone = puts[*number].fate.gone.as_mut().expect("it is gone");
             if gone.is == Deleted::Failed {
-                gone.step = step;
+                gone.step = now.step;
+            } else if now.served.saturating_sub(gone.at) < delete_delay {
+                return true;
             }
             gone.is = Deleted::Done;
-        }
+            false
+        });
         assert!(
             self.clock_failed || self.clock_written >= self.clock_used,
             "the version clock is written down up to {}, and was used up to {}",
