@@ -68,7 +68,8 @@ impl Channels {
     pub(super) fn insert(&mut self, channel: ChannelId) {
         if let Err(place) = self.known.binary_search(&channel) {
             if self.known.len() == self.known.capacity() {
-                // From room for one on, which many a user agent is content with: a list of its own begins with four.
+                // From room for one on, which many a user agent is content with: a list of its own
+                // begins with four.
                 self.known.reserve_exact(self.known.len().max(1));
             }
             self.known.insert(place, channel);

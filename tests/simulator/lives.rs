@@ -59,8 +59,15 @@ impl World {
             stopping: false,
             stopped_badly: false,
             stopped: false,
+            knows_sleepers: false,
         });
         self.note(|| format!("boot {opened:?}"));
+    }
+
+    /// Whether it knows who slept when it was started, if anybody could.
+    pub(crate) fn knows_sleepers(&self) -> bool {
+        let run = self.run.as_ref().expect("it runs");
+        run.knows_sleepers || !self.plan.simplepush.udp_wakeup
     }
 
     /// Everything in memory is gone; the network keeps some of what it had taken.

@@ -87,6 +87,10 @@ impl World {
                 let clock = version_clock.as_u64();
                 checker.versions.clock_saved(clock, !failed);
             }
+            (StoreOp::Sleepers, _) if !failed => {
+                let run = self.run.as_mut().expect("it runs");
+                run.knows_sleepers = true;
+            }
             (StoreOp::SaveVersions { uaid, versions }, _) if !failed => {
                 for (channel, version) in versions {
                     let name = uaid.uuid().simple().to_string();

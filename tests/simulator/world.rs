@@ -88,6 +88,8 @@ struct Run {
     /// Something could not be written behind that.
     stopped_badly: bool,
     stopped: bool,
+    /// It has read who slept when it was started.
+    knows_sleepers: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
