@@ -237,14 +237,15 @@ impl Engine {
     }
 
     /// The version of an update that names none (R26). Of a user agent that is here and has read
-    /// all that waited for it, all versions are known; of others only the storage knows them, and of
-    /// a subscription that is yet to be taken back in: nothing can be written down for it.
+    /// all that waited for it, all versions are known; of others only the storage knows them: of one
+    /// that wants no updates for now it has numbered some that were not read. And of a subscription
+    /// that is yet to be taken back in: nothing can be written down for it.
     fn next_version(&mut self, endpoint: &Endpoint) -> NewVersion {
         let clock = self.desk.version_clock.version();
         let Endpoint { uaid, channel, .. } = *endpoint;
         match self.agent_of_mut(uaid) {
             None => NewVersion::AtLeast(self.desk.least_version(uaid, channel)),
-            Some((agent, desk)) if agent.is_live() && agent.channels.contains(channel) => {
+            Some((agent, desk)) if agent.has_read_updates() && agent.channels.contains(channel) => {
                 NewVersion::Exact(agent.next_version(channel, desk))
             }
             Some((agent, _)) => NewVersion::AtLeast(agent.channels.next_version(channel, clock)),

@@ -33,6 +33,11 @@ impl Agent {
         message.urgency >= self.urgency_min
     }
 
+    /// Whether it was sent every version update that waited for it. All of them have the usual urgency.
+    pub(in crate::engine) fn has_read_updates(&self) -> bool {
+        self.is_live() && Urgency::default() >= self.urgency_min
+    }
+
     /// Sends a message to flash, where it waits until it is wanted or the session ends. Nothing else
     /// waits for it.
     ///
@@ -78,9 +83,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::testing::{EMPTY_PAGE, KEPT, Out, Table, loaded, page, versions};
+    use crate::engine::testing::{EMPTY_PAGE, KEPT, Out, Table, loaded, numbers, page, versions};
     use crate::model::ids::MessageId;
     use crate::model::store::{Cursors, Deletion, StoreOp, StoreReply};
+    use crate::model::version::NewVersion;
     use crate::protocol::push_request::PushHeaders;
 
     /// Asks for `min`; what came out behind the answer.
@@ -192,6 +198,27 @@ mod tests {
         assert!(table.asked.is_empty());
         let (_, outs) = post(&mut table, &endpoint, "normal", 0);
         assert_eq!(sent(&outs), 1);
+    }
+
+    #[test]
+    fn update_that_waits_until_it_is_wanted_is_numbered_where_others_may_wait() {
+        let mut table = Table::new();
+        let (id, _) = table.newcomer();
+        let endpoint = table.register(id, 1);
+        want(&mut table, id, "high");
+        table.put(&endpoint, None);
+        let mut asked = table.asked.iter();
+        let version = asked.find_map(|op| match op {
+            StoreOp::Enqueue { message, .. } => Some(message.payload.update()?.version),
+            _ => None,
+        });
+        assert!(matches!(version, Some(NewVersion::AtLeast(_))));
+        table.stored(vec![KEPT, StoreReply::Done]);
+
+        want(&mut table, id, "normal");
+        table.stored(vec![EMPTY_PAGE]);
+        let (_, outs) = table.put(&endpoint, None);
+        assert_eq!(numbers(&outs).len(), 1, "caught up");
     }
 
     #[test]
