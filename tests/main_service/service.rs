@@ -273,7 +273,7 @@ impl Service {
         if self.online.get(&uaid) == Some(&id) {
             self.online.remove(&uaid);
         }
-        for (_, mut notification) in direct {
+        for mut notification in direct {
             notification.since = now;
             self.store(now, uaid, notification);
         }
@@ -288,8 +288,7 @@ impl Service {
             if session.outbox.len() < QUEUE_MAX {
                 session.send(&self.faults, now, notification.text());
                 if notification.ttl_secs > 0 {
-                    let version = notification.version.clone();
-                    session.direct.insert(version, notification);
+                    session.direct.push(notification);
                 }
                 return;
             }
@@ -343,7 +342,9 @@ impl Service {
         let session = self.sessions.get_mut(&id).expect("it has acked");
         let uaid = session.uaid.expect("it has said hello");
         let user = self.users.get_mut(&uaid);
-        let was_direct = session.direct.remove(version).is_some();
+        let sent = session.direct.len();
+        session.direct.retain(|direct| direct.version != version);
+        let was_direct = session.direct.len() < sent;
         let sent = session.batch.iter_mut();
         let mut sent = sent.filter(|(sent, _)| sent.version == version);
         let stored = sent.next().map(|(sent, acked)| {

@@ -67,8 +67,8 @@ pub struct Session {
     pub(super) outbox: VecDeque<Down>,
     /// Held back to go out of order, until then.
     pub(super) held: Option<(Duration, Down)>,
-    /// Sent without having been stored, not acked.
-    pub(super) direct: BTreeMap<String, Notification>,
+    /// Sent without having been stored, not acked; oldest first, so that the newest of a topic is kept.
+    pub(super) direct: Vec<Notification>,
     /// The batch from storage that is out, and what of it is acked.
     pub(super) batch: Vec<(Notification, bool)>,
     /// Something was stored meanwhile.
@@ -94,7 +94,7 @@ impl Session {
             inbox: VecDeque::new(),
             outbox: VecDeque::new(),
             held: None,
-            direct: BTreeMap::new(),
+            direct: Vec::new(),
             batch: Vec::new(),
             has_more: false,
             read_since_empty: 0,
