@@ -207,10 +207,11 @@ mod tests {
         let endpoint = table.register(id, 1);
         want(&mut table, id, "high");
         table.put(&endpoint, None);
-        let mut asked = table.asked.iter();
-        let version = asked.find_map(|op| match op {
-            StoreOp::Enqueue { message, .. } => Some(message.payload.update()?.version),
-            _ => None,
+        let version = table.asked.iter().find_map(|op| {
+            let StoreOp::Enqueue { message, .. } = op else {
+                return None;
+            };
+            Some(message.payload.update()?.version)
         });
         assert!(matches!(version, Some(NewVersion::AtLeast(_))));
         table.stored(vec![KEPT, StoreReply::Done]);
