@@ -12,6 +12,8 @@ mod application_server;
 mod checker;
 #[path = "simulator/device.rs"]
 mod device;
+#[path = "simulator/directory.rs"]
+mod directory;
 #[path = "simulator/frames.rs"]
 mod frames;
 #[path = "simulator/kinds.rs"]
@@ -30,6 +32,8 @@ mod signer;
 mod sleepers;
 #[path = "simulator/tally.rs"]
 mod tally;
+#[path = "simulator/trace.rs"]
+mod trace;
 #[path = "simulator/updates.rs"]
 mod updates;
 #[path = "simulator/user_agent.rs"]

@@ -13,6 +13,8 @@
 mod at_home;
 #[path = "upstream_simulator/checker.rs"]
 mod checker;
+#[path = "simulator/directory.rs"]
+mod directory;
 #[path = "upstream_simulator/frames.rs"]
 mod frames;
 #[path = "upstream_simulator/gateway.rs"]
@@ -29,6 +31,8 @@ mod rng;
 mod seeds;
 #[path = "simulator/tally.rs"]
 mod tally;
+#[path = "simulator/trace.rs"]
+mod trace;
 #[path = "upstream_simulator/user_agent.rs"]
 mod user_agent;
 #[path = "upstream_simulator/wire.rs"]

@@ -14,7 +14,6 @@ mod storage_thread;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use edgepush::engine::counters::Snapshot;
@@ -27,10 +26,12 @@ use edgepush::protocol::keyring::Keyring;
 use edgepush::storage::Store;
 
 use crate::checker::{Asked, Checker, Moment};
+use crate::directory::new_directory;
 use crate::frames::Down;
 use crate::plan::Plan;
 use crate::rng::Rng;
 use crate::sabotage::{Sabotage, Saboteur, Way};
+use crate::trace::Trace;
 use crate::user_agent::UserAgent;
 
 pub(crate) use sockets::Socket;
@@ -40,8 +41,6 @@ pub(crate) const HOST: &str = "pi.local:8090";
 pub(crate) const WALL_SECS: u64 = 1_780_000_000;
 /// The largest frame: a page of version updates, and what else may be on its way with it.
 const FRAME_BYTES_MAX: usize = 192 << 10;
-/// Events that are shown when a run fails.
-const TRACE_LINES: usize = 4000;
 
 #[derive(Debug)]
 pub(crate) struct World {
@@ -70,7 +69,7 @@ pub(crate) struct World {
     /// Datagrams get lost now and then.
     pub(crate) loses_datagrams: bool,
     /// `None` unless somebody wants to read it.
-    trace: Option<VecDeque<String>>,
+    trace: Trace,
 }
 
 /// One life of the process.
@@ -121,7 +120,7 @@ impl World {
             checker,
             newest: BTreeMap::new(),
             run: None,
-            directory: new_directory(),
+            directory: new_directory("simulator"),
             start: Instant::now(),
             elapsed: Duration::ZERO,
             served: Duration::ZERO,
@@ -134,7 +133,7 @@ impl World {
             put_off: None,
             names: Vec::new(),
             loses_datagrams: true,
-            trace: verbose.then(VecDeque::new),
+            trace: Trace::new(verbose),
         };
         if world.plan.durability == edgepush::model::durability::Durability::Relaxed {
             world.checker.tally.add("run with relaxed durability");
@@ -145,12 +144,8 @@ impl World {
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         let at = self.elapsed;
-        if let Some(trace) = &mut self.trace {
-            if trace.len() >= TRACE_LINES {
-                trace.pop_front();
-            }
-            trace.push_back(format!("{:6} {at:?} {}", self.step, line()));
-        }
+        self.trace
+            .note(|| format!("{:6} {at:?} {}", self.step, line()));
     }
 
     pub(crate) fn moment(&self) -> Moment {
@@ -447,13 +442,6 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(trace) = &self.trace
-        {
-            for line in trace {
-                eprintln!("{line}");
-            }
-        }
         let _ = std::fs::remove_dir_all(&self.directory);
         let _ = std::fs::remove_dir_all(self.before());
     }
@@ -474,22 +462,4 @@ fn path_of(url: &str) -> String {
         .strip_prefix("http://")
         .and_then(|url| url.strip_prefix(HOST));
     path.expect("an endpoint of ours").to_owned()
-}
-
-/// In memory where the system offers that: the simulator is not there to wear out a disk.
-fn new_directory() -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let shared_memory = PathBuf::from("/dev/shm");
-    let parent = if shared_memory.is_dir() {
-        shared_memory
-    } else {
-        std::env::temp_dir()
-    };
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let directory = parent.join(format!(
-        "edgepush-simulator-{}-{number}",
-        std::process::id()
-    ));
-    std::fs::create_dir_all(&directory).expect("a directory for the database");
-    directory
 }

@@ -130,7 +130,7 @@ fn without_a_policy_nothing_is_borrowed_and_nobody_connects() {
 #[test]
 fn subscriptions_of_one_vapid_key_are_borrowed_and_no_others() {
     let key = Signer::new(1).public_key();
-    let house = House::with(&format!("endpoints = [{{ vapid = \"{key}\" }}]\n"));
+    let house = House::for_key(&key);
     let mut agent = UserAgent::hello(&house.gateway, None);
     let mut keyed = |number: u32, key: &str| {
         let message = json!({"messageType": "register", "channelID": channel(number), "key": key});
@@ -223,9 +223,7 @@ fn unregistered_here_is_unregistered_there_and_the_link_of_nothing_ends() {
 #[test]
 fn message_for_a_user_agent_that_is_away_is_taken_down_and_waits_here() {
     let house = House::new();
-    let (agent, endpoint) = house.newcomer();
-    let uaid = agent.uaid.clone();
-    drop(agent);
+    let (uaid, endpoint) = house.newcomer_who_left();
     let versions = house.post_all(&endpoint, 0..3);
     for version in &versions {
         house.ack_of(version);

@@ -27,6 +27,11 @@ impl House {
         Self::with("endpoints = \"all\"\n")
     }
 
+    /// Those of this VAPID key are borrowed.
+    pub fn for_key(key: &str) -> Self {
+        Self::with(&format!("endpoints = [{{ vapid = \"{key}\" }}]\n"))
+    }
+
     /// With these settings of `[upstream]`, and whatever follows them.
     pub fn with(settings: &str) -> Self {
         let main = MainService::start();
@@ -39,6 +44,12 @@ impl House {
         let mut agent = UserAgent::hello(&self.gateway, None);
         let endpoint = register(&mut agent, 1);
         (agent, endpoint)
+    }
+
+    /// One that has gone away since: its name, and its endpoint.
+    pub fn newcomer_who_left(&self) -> (String, String) {
+        let (agent, endpoint) = self.newcomer();
+        (agent.uaid.clone(), endpoint)
     }
 
     /// Whether an endpoint is the main service's.

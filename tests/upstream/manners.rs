@@ -13,7 +13,7 @@ use crate::support::{UserAgent, channel, path_of, wait_until};
 fn nothing_about_local_subscriptions_leaves_the_house() {
     let signer = Signer::new(1);
     let key = signer.public_key();
-    let house = House::with(&format!("endpoints = [{{ vapid = \"{key}\" }}]\n"));
+    let house = House::for_key(&key);
     let mut agent = UserAgent::hello(&house.gateway, None);
     let borrowed = register_with(
         &mut agent,

@@ -42,9 +42,7 @@ fn five_posted_before_a_kill_while_the_link_is_cut_arrive_once_after_it() {
 #[test]
 fn five_taken_down_before_a_kill_arrive_once_though_the_main_service_never_got_their_acks() {
     let mut house = House::new();
-    let (agent, endpoint) = house.newcomer();
-    let uaid = agent.uaid.clone();
-    drop(agent);
+    let (uaid, endpoint) = house.newcomer_who_left();
     // Between the commit and the ack, as far as the main service knows.
     house.main.service().faults.ignores.insert("ack");
     let versions = house.post_all(&endpoint, FIVE);
@@ -92,9 +90,7 @@ fn what_was_delivered_and_acked_is_not_delivered_again_when_it_comes_down_again(
 #[test]
 fn ack_at_the_main_service_means_that_the_message_survives_a_kill() {
     let mut house = House::new();
-    let (agent, endpoint) = house.newcomer();
-    let uaid = agent.uaid.clone();
-    drop(agent);
+    let (uaid, endpoint) = house.newcomer_who_left();
     for number in 0..3 {
         let version = house.post(&endpoint, &number.to_string());
         house.ack_of(&version);

@@ -84,10 +84,7 @@ fn main_service_that_forgot_one_user_agent_costs_that_one_its_name_and_no_other(
 
 #[test]
 fn what_waits_here_arrives_before_a_lost_name_is_taken() {
-    let house = House::with(&format!(
-        "endpoints = [{{ vapid = \"{}\" }}]\n",
-        Signer::new(1).public_key()
-    ));
+    let house = House::for_key(&Signer::new(1).public_key());
     let mut agent = UserAgent::hello(&house.gateway, None);
     agent.register_two();
     let local = register(&mut agent, 3);
@@ -117,9 +114,7 @@ fn what_waits_here_arrives_before_a_lost_name_is_taken() {
 #[test]
 fn user_agents_that_borrowed_learn_that_the_main_service_is_taken_away() {
     let mut house = House::new();
-    let (agent, _) = house.newcomer();
-    let uaid = agent.uaid.clone();
-    drop(agent);
+    let (uaid, _) = house.newcomer_who_left();
     house.gateway.restart_with("");
     house
         .gateway
@@ -140,9 +135,7 @@ fn user_agents_that_borrowed_learn_that_the_main_service_is_taken_away() {
 #[test]
 fn user_agent_that_was_away_when_its_subscriptions_were_lost_learns_it_after_a_restart() {
     let mut house = House::new();
-    let (agent, _) = house.newcomer();
-    let uaid = agent.uaid.clone();
-    drop(agent);
+    let (uaid, _) = house.newcomer_who_left();
     house.main.service().reset();
     house.main.cut();
     wait_until("the gateway has asked for its name", || {
@@ -161,10 +154,7 @@ fn user_agent_that_was_away_when_its_subscriptions_were_lost_learns_it_after_a_r
 
 #[test]
 fn local_subscriptions_of_others_do_not_notice_that_the_main_service_lost_everything() {
-    let house = House::with(&format!(
-        "endpoints = [{{ vapid = \"{}\" }}]\n",
-        Signer::new(1).public_key()
-    ));
+    let house = House::for_key(&Signer::new(1).public_key());
     let mut borrower = UserAgent::hello(&house.gateway, None);
     borrower.register_two();
     let mut local = UserAgent::hello(&house.gateway, None);
@@ -200,9 +190,7 @@ fn lost_database_lets_those_who_borrowed_subscribe_again() {
 #[test]
 fn outage_of_both_sides_one_after_the_other_changes_nothing() {
     let mut house = House::new();
-    let (agent, endpoint) = house.newcomer();
-    let uaid = agent.uaid.clone();
-    drop(agent);
+    let (uaid, endpoint) = house.newcomer_who_left();
     let names = house.names();
     for number in 0..3 {
         house.main.go_away();

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use edgepush::engine::{Input, Output};
@@ -12,12 +11,14 @@ use edgepush::model::upstream::Borrowed;
 use uuid::Uuid;
 
 use crate::checker::{Checker, Posted, user_of};
+use crate::directory::new_directory;
 use crate::gateway::Gateway;
 use crate::main_service::endpoint::Request;
 use crate::main_service::service::{Faults, Service};
 use crate::plan::{Plan, faults};
 use crate::rng::Rng;
 use crate::tally::Tally;
+use crate::trace::Trace;
 use crate::user_agent::{HOST, Socket, UserAgent};
 use crate::wire::Wire;
 
@@ -25,8 +26,6 @@ use crate::wire::Wire;
 const ORIGIN: &str = "https://push.example";
 /// 2026, where the clock is right.
 const WALL_SECS: u64 = 1_780_000_000;
-/// Events that are shown when a run fails.
-const TRACE_LINES: usize = 4000;
 /// What the rate of connections is counted over.
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -66,7 +65,7 @@ pub(crate) struct World {
     pub(crate) elapsed: Duration,
     wall_secs: u64,
     /// `None` unless somebody wants to read it.
-    trace: Option<VecDeque<String>>,
+    trace: Trace,
 }
 
 impl World {
@@ -92,11 +91,11 @@ impl World {
             life: 0,
             key_is_new: true,
             connects: VecDeque::new(),
-            directory: new_directory(),
+            directory: new_directory("upstream"),
             start: Instant::now(),
             elapsed: Duration::ZERO,
             wall_secs: WALL_SECS,
-            trace: verbose.then(VecDeque::new),
+            trace: Trace::new(verbose),
         };
         world.boot();
         world
@@ -104,12 +103,7 @@ impl World {
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         let at = self.elapsed;
-        if let Some(trace) = &mut self.trace {
-            if trace.len() >= TRACE_LINES {
-                trace.pop_front();
-            }
-            trace.push_back(format!("{at:?} {}", line()));
-        }
+        self.trace.note(|| format!("{at:?} {}", line()));
     }
 
     fn now(&self) -> Now {
@@ -539,29 +533,6 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Some(trace) = &self.trace
-        {
-            for line in trace {
-                eprintln!("{line}");
-            }
-        }
         let _ = std::fs::remove_dir_all(&self.directory);
     }
-}
-
-/// In memory where the system offers that: the simulator is not there to wear out a disk.
-fn new_directory() -> PathBuf {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let shared_memory = PathBuf::from("/dev/shm");
-    let parent = if shared_memory.is_dir() {
-        shared_memory
-    } else {
-        std::env::temp_dir()
-    };
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("edgepush-upstream-{}-{number}", std::process::id());
-    let directory = parent.join(name);
-    std::fs::create_dir_all(&directory).expect("a directory for the database");
-    directory
 }
