@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use listenfd::ListenFd;
 use log::{debug, warn};
-use smol::Timer;
+
+use super::reactor::Timer;
 
 /// How long the watchdog waits while a damaged database is replaced, when no event loop goes round: as
 /// long as the unit allows a start.
