@@ -39,6 +39,7 @@ thread_local! {
 /// Each poll comes after one look at the sockets and timers. Not to be called by what it polls.
 pub fn block_on<T>(main: impl Future<Output = T>) -> T {
     REACTOR.with(|reactor| {
+        let _running = Running::begin(reactor);
         let waker = Waker::from(Arc::clone(&reactor.bell));
         let mut cx = Context::from_waker(&waker);
         let mut main = pin!(main);
@@ -62,6 +63,24 @@ struct Reactor {
     /// Who is to be woken when.
     timers: RefCell<BTreeMap<(Instant, u64), Waker>>,
     last_timer: Cell<u64>,
+    /// Whether [`block_on`] is at work. Without it nobody would end a wait.
+    running: Cell<bool>,
+}
+
+/// Says that [`block_on`] is at work, for as long as this is there.
+struct Running<'a>(&'a Reactor);
+
+impl<'a> Running<'a> {
+    fn begin(reactor: &'a Reactor) -> Self {
+        reactor.running.set(true);
+        Self(reactor)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.set(false);
+    }
 }
 
 impl Reactor {
@@ -78,7 +97,13 @@ impl Reactor {
             watches: RefCell::default(),
             timers: RefCell::default(),
             last_timer: Cell::new(0),
+            running: Cell::new(false),
         })
+    }
+
+    /// Polled by another's `block_on`, whoever waits here would wait for ever.
+    fn check_is_running(&self) {
+        debug_assert!(self.running.get(), "to be polled by `reactor::block_on`");
     }
 
     /// Waits for whatever comes first, and wakes those who wait for it. Returns at once if the bell has rung
@@ -314,6 +339,7 @@ impl<S: Source> Watched<S> {
     }
 
     fn poll_ready(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
+        REACTOR.with(Reactor::check_is_running);
         self.watch(|watch| watch.poll_ready(direction, cx))
     }
 
@@ -386,6 +412,7 @@ impl Future for Timer {
             return Poll::Pending;
         };
         REACTOR.with(|reactor| {
+            reactor.check_is_running();
             let mut timers = reactor.timers.borrow_mut();
             if self.number == 0 {
                 self.number = reactor.last_timer.get().wrapping_add(1);
