@@ -93,6 +93,13 @@ impl Engine {
         }
     }
 
+    /// The process is about to end, and no user agent acks anything any more.
+    pub(super) fn keep_acked_upstream(&mut self) {
+        if let Some(upstream) = &self.upstream {
+            upstream.keep_acked(&mut self.desk.out);
+        }
+    }
+
     /// The process ends.
     pub(super) fn close_upstream(&mut self, now: Now) {
         if let Some(upstream) = &mut self.upstream {

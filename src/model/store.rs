@@ -194,6 +194,14 @@ pub enum UpstreamOp {
         /// Of which link.
         owner: Owner,
     },
+    /// These messages were acked, and may come again all the same: remembers them as those that were
+    /// kept. Answered by [`StoreReply::Done`].
+    Acked {
+        /// Of which link.
+        owner: Owner,
+        /// Which.
+        received: Vec<Received>,
+    },
     /// These messages cannot come again. Answered by [`StoreReply::Done`].
     Settled {
         /// Of which link.

@@ -9,7 +9,7 @@ pub(super) const fn takes_room(op: &StoreOp) -> bool {
         StoreOp::Subscribe { .. }
         | StoreOp::Enqueue { .. }
         | StoreOp::Sleep { .. }
-        | StoreOp::Upstream(UpstreamOp::Borrow { .. }) => true,
+        | StoreOp::Upstream(UpstreamOp::Borrow { .. } | UpstreamOp::Acked { .. }) => true,
         StoreOp::Upstream(
             UpstreamOp::Load
             | UpstreamOp::Returned { .. }
@@ -54,6 +54,7 @@ pub(super) const fn is_write(op: &StoreOp) -> bool {
             UpstreamOp::Borrow { .. }
             | UpstreamOp::Returned { .. }
             | UpstreamOp::Lost { .. }
+            | UpstreamOp::Acked { .. }
             | UpstreamOp::Settled { .. },
         ) => true,
     }

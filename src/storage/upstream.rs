@@ -35,6 +35,11 @@ pub(super) fn perform(connection: &Connection, op: &UpstreamOp) -> rusqlite::Res
         }
         UpstreamOp::Returned { owner, alias } => returned(connection, *owner, *alias)?,
         UpstreamOp::Lost { owner } => lose(connection, *owner)?,
+        UpstreamOp::Acked { owner, received } => {
+            for received in received {
+                receive(connection, *owner, *received)?;
+            }
+        }
         UpstreamOp::Settled { owner, received } => {
             for received in received {
                 settle(connection, *owner, *received)?;
@@ -178,7 +183,7 @@ pub(super) fn told(connection: &Connection, uaid: Uaid) -> rusqlite::Result<()> 
     Ok(())
 }
 
-/// Remembers that a message was kept.
+/// Remembers a message that was kept, or acked.
 pub(super) fn receive(
     connection: &Connection,
     owner: Owner,
@@ -236,6 +241,13 @@ mod tests {
             spelling: None,
             dialect: Dialect::WebPush,
             subscriptions_max: 2,
+        })
+    }
+
+    const fn settled_op(received: Vec<Received>) -> StoreOp {
+        StoreOp::Upstream(UpstreamOp::Settled {
+            owner: OWNER,
+            received,
         })
     }
 
@@ -344,11 +356,26 @@ mod tests {
         let done = StoreReply::Enqueued(EnqueueOutcome::Kept);
         assert_eq!(one(&mut store, take(1)), done);
         assert_eq!(kept(&mut store).received, [(OWNER, received)]);
-        let settled = StoreOp::Upstream(UpstreamOp::Settled {
-            owner: OWNER,
-            received: vec![received],
-        });
-        store.apply(vec![settled]);
+        store.apply(vec![settled_op(vec![received])]);
+        assert_eq!(kept(&mut store).received, []);
+    }
+
+    #[test]
+    fn message_that_was_acked_is_remembered_once_until_it_is_settled() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        let received: Vec<Received> = [1, 2].map(|number| Received([number; 16])).to_vec();
+        let acked = || {
+            StoreOp::Upstream(UpstreamOp::Acked {
+                owner: OWNER,
+                received: received.clone(),
+            })
+        };
+        store.apply(vec![acked()]);
+        store.apply(vec![acked()]);
+        let all: Vec<_> = received.iter().map(|received| (OWNER, *received)).collect();
+        assert_eq!(kept(&mut store).received, all);
+        store.apply(vec![settled_op(received)]);
         assert_eq!(kept(&mut store).received, []);
     }
 }

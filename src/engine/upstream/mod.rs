@@ -364,6 +364,13 @@ impl Upstream {
         self.on(now, owner, out, |link, turn| link.event(event, turn));
     }
 
+    /// The process is about to end: what may come again is known to the next one.
+    pub(super) fn keep_acked(&self, out: &mut Outbox) {
+        for link in self.links.values() {
+            link.keep_acked(out);
+        }
+    }
+
     /// The process ends: every connection is closed.
     pub(super) fn close_all(&mut self, now: Instant, out: &mut Outbox) {
         self.send_acks(now, out);

@@ -369,6 +369,26 @@ fn message_that_was_kept_before_a_restart_is_acked_and_not_taken_again() {
 }
 
 #[test]
+fn message_that_was_acked_from_memory_is_known_to_the_process_after_a_stop() {
+    let mut table = table(all());
+    let (id, uaid) = borrower(&mut table);
+    let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
+    table.ack(id, 1, &versions(&outs)[0], 100);
+    // This one goes to flash, and is remembered with that.
+    up(&mut table, 1, UpEvent::Text(&message(1, "v2")));
+    table.input(Input::Stop);
+    let acked = table.asked.iter().filter_map(|op| {
+        if let StoreOp::Upstream(UpstreamOp::Acked { owner, received }) = op {
+            return Some((*owner, received.clone()));
+        }
+        None
+    });
+    let acked: Vec<_> = acked.collect();
+    let expected = (Owner(uaid_of(&uaid)), vec![keyring::received("v1")]);
+    assert_eq!(acked, [expected]);
+}
+
+#[test]
 fn nothing_is_settled_as_long_as_any_message_is_not_acked() {
     let mut table = table(all());
     let (id, _) = borrower(&mut table);

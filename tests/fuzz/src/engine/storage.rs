@@ -95,7 +95,10 @@ pub(super) fn plain_reply(op: &StoreOp) -> StoreReply {
         StoreOp::Upstream(UpstreamOp::Load) => StoreReply::Upstream(Box::default()),
         StoreOp::Upstream(UpstreamOp::Borrow { .. }) => StoreReply::Subscribed(true),
         StoreOp::Upstream(
-            UpstreamOp::Returned { .. } | UpstreamOp::Lost { .. } | UpstreamOp::Settled { .. },
+            UpstreamOp::Returned { .. }
+            | UpstreamOp::Lost { .. }
+            | UpstreamOp::Acked { .. }
+            | UpstreamOp::Settled { .. },
         )
         | StoreOp::Unsubscribe { .. }
         | StoreOp::Disown { .. }
