@@ -14,6 +14,7 @@ pub(super) const fn takes_room(op: &StoreOp) -> bool {
             UpstreamOp::Load
             | UpstreamOp::Returned { .. }
             | UpstreamOp::Lost { .. }
+            | UpstreamOp::ToTell { .. }
             | UpstreamOp::Settled { .. },
         )
         | StoreOp::Load { .. }
@@ -54,6 +55,7 @@ pub(super) const fn is_write(op: &StoreOp) -> bool {
             UpstreamOp::Borrow { .. }
             | UpstreamOp::Returned { .. }
             | UpstreamOp::Lost { .. }
+            | UpstreamOp::ToTell { .. }
             | UpstreamOp::Acked { .. }
             | UpstreamOp::Settled { .. },
         ) => true,

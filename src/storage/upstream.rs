@@ -35,6 +35,7 @@ pub(super) fn perform(connection: &Connection, op: &UpstreamOp) -> rusqlite::Res
         }
         UpstreamOp::Returned { owner, alias } => returned(connection, *owner, *alias)?,
         UpstreamOp::Lost { owner } => lose(connection, *owner)?,
+        UpstreamOp::ToTell { uaid } => to_tell(connection, *uaid)?,
         UpstreamOp::Acked { owner, received } => {
             for received in received {
                 receive(connection, *owner, *received)?;
@@ -172,6 +173,13 @@ fn lose(connection: &Connection, owner: Owner) -> rusqlite::Result<()> {
             .prepare_cached(sql)?
             .execute([owner.0.as_bytes()])?;
     }
+    Ok(())
+}
+
+fn to_tell(connection: &Connection, uaid: Uaid) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR IGNORE INTO upstream_to_tell (uaid) VALUES (?1)")?
+        .execute([uaid.as_bytes()])?;
     Ok(())
 }
 
@@ -331,6 +339,22 @@ mod tests {
         };
         assert_eq!(kept(&mut store), to_tell);
         let uaid = testing::uaid(1);
+        store.apply(vec![StoreOp::Forget { uaid }]);
+        assert_eq!(kept(&mut store), Kept::default());
+    }
+
+    #[test]
+    fn user_agent_that_is_to_be_told_is_remembered_until_that_is_done() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        let uaid = testing::uaid(1);
+        let to_tell = || StoreOp::Upstream(UpstreamOp::ToTell { uaid });
+        store.apply(vec![to_tell()]);
+        store.apply(vec![to_tell()]);
+        drop(store);
+        let (mut store, opened) = folder.open();
+        assert!(opened.has_links);
+        assert_eq!(kept(&mut store).to_tell, [uaid]);
         store.apply(vec![StoreOp::Forget { uaid }]);
         assert_eq!(kept(&mut store), Kept::default());
     }

@@ -342,6 +342,12 @@ impl Upstream {
         self.links.values().map(|link| link.state(now)).collect()
     }
 
+    /// What this user agent had at the main service is lost, with the database that knew of it.
+    pub(super) fn lost_with_a_database(&mut self, uaid: Uaid, out: &mut Outbox) {
+        self.telling.add([uaid]);
+        out.store_for_nobody(StoreOp::Upstream(UpstreamOp::ToTell { uaid }));
+    }
+
     /// How many user agents do not know yet that their subscriptions are lost.
     pub(super) fn to_tell_len(&self) -> usize {
         self.telling.len()

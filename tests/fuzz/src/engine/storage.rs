@@ -97,6 +97,7 @@ pub(super) fn plain_reply(op: &StoreOp) -> StoreReply {
         StoreOp::Upstream(
             UpstreamOp::Returned { .. }
             | UpstreamOp::Lost { .. }
+            | UpstreamOp::ToTell { .. }
             | UpstreamOp::Acked { .. }
             | UpstreamOp::Settled { .. },
         )
@@ -119,6 +120,7 @@ fn subscription(u: &mut Unstructured<'_>) -> arbitrary::Result<Subscription> {
         channel,
         spelling: spelled.then(|| channel.uuid().simple().to_string().into()),
         last_version: version.and_then(Version::new),
+        is_restored: u.arbitrary()?,
     })
 }
 
