@@ -12,9 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
+use smol::LocalExecutor;
 use smol::channel::Receiver;
-use smol::net::TcpListener;
-use smol::{LocalExecutor, Timer};
 
 use crate::config::boards::ChosenBy;
 use crate::config::{self, Config};
@@ -27,9 +26,11 @@ use crate::io::data_directory::{DataDirectory, DataDirectoryError};
 use crate::io::database_check::DatabaseCheck;
 use crate::io::gateway::Gateway;
 use crate::io::key_file::{self, KeyFileError};
+use crate::io::reactor::{self, Timer};
 use crate::io::service_manager::{self, ServiceManager};
 use crate::io::signals::{ReloadSignals, StopSignals};
 use crate::io::storage_thread::StorageThread;
+use crate::io::tcp::Tcps;
 use crate::io::tls::{Files, Tls, TlsError};
 use crate::io::{descriptors, entropy, listener, logger, turns};
 use crate::model::durability::Durability;
@@ -133,7 +134,7 @@ fn serve_once(
 
     let executor = Rc::new(LocalExecutor::new());
     let running = Rc::clone(&executor);
-    smol::block_on(turns::run(&running, async {
+    reactor::block_on(turns::run(&running, async {
         let push = push_listener(config, passed.as_ref())?;
         let address = push.local_addr().map_err(ServeError::System)?;
         let storage = StorageThread::start(store).map_err(ServeError::System)?;
@@ -322,10 +323,7 @@ fn broadcast_source(config: &Config) -> Result<Option<BroadcastSource>, ServeErr
 }
 
 /// The push port: as it was passed, or else as configured.
-fn push_listener(
-    config: &Config,
-    passed: Option<&net::TcpListener>,
-) -> Result<TcpListener, ServeError> {
+fn push_listener(config: &Config, passed: Option<&net::TcpListener>) -> Result<Tcps, ServeError> {
     let Some(passed) = passed else {
         return listener::bind(config.listen)
             .map_err(|error| ServeError::Listen(config.listen, error));

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use certificates::Certificates;
 use edgepush::io::connect::Connector;
+use edgepush::io::reactor::block_on;
 use futures_rustls::rustls::client::Resumption;
 use futures_rustls::rustls::crypto::ring::{cipher_suite, default_provider, kx_group};
 use futures_rustls::rustls::pki_types::pem::PemObject;
@@ -518,7 +519,7 @@ fn our_own_client_says_why_it_does_not_connect() {
     let port = gateway.push.port();
     let fault = |ca: Option<PathBuf>, host: &str, port| {
         let connector = Connector::new(ca);
-        let error = smol::block_on(connector.connect(host, port, true)).unwrap_err();
+        let error = block_on(connector.connect(host, port, true)).unwrap_err();
         error.to_string()
     };
     let ca = || Some(certificates.path("ca.pem"));
@@ -561,7 +562,7 @@ fn our_own_client_connects_with_tls_and_without() {
         ("127.0.0.1", true),
         ("localhost", false),
     ] {
-        let answer = smol::block_on(async {
+        let answer = block_on(async {
             let mut stream = connector.connect(host, gateway.push.port(), tls).await?;
             let request = b"GET / HTTP/1.1\r\nHost: pi\r\nConnection: close\r\n\r\n";
             stream.write_all(request).await.unwrap();

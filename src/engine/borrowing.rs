@@ -13,7 +13,7 @@ use crate::model::dialect::Dialect;
 use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::limits::{BODY_BYTES_MAX, TTL_SECS_MAX};
 use crate::model::message::{Payload, Ttl, Urgency};
-use crate::model::store::{StoreOp, StoreReply, UpstreamOp};
+use crate::model::store::{StoreOp, StoreReply, Subscription, UpstreamOp};
 use crate::model::time::Now;
 use crate::model::upstream::{self as model, Borrowed, Identity, Unreachable};
 use crate::protocol::client_message::{AckCode, NackCode};
@@ -90,6 +90,13 @@ impl Engine {
                 Outcome::Broadcasts(versions) => self.broadcasts_read(versions),
                 Outcome::Lost(_) => self.let_go_of_those_to_tell(now),
             }
+        }
+    }
+
+    /// The process is about to end, and no user agent acks anything any more.
+    pub(super) fn keep_acked_upstream(&mut self) {
+        if let Some(upstream) = &self.upstream {
+            upstream.keep_acked(&mut self.desk.out);
         }
     }
 
@@ -362,13 +369,14 @@ impl Engine {
     /// Whether a user agent that returns must get a new name, because its subscriptions at the main
     /// service are lost and nothing else makes it subscribe again.
     ///
-    /// With an empty database only the configuration tells whether it may have had some.
+    /// Where a database was lost and it has registered nothing since, only the configuration tells
+    /// whether it may have had some. What was posted to it since arrives first.
     pub(super) fn must_subscribe_again(
         &mut self,
         now: Now,
         uaid: Uaid,
         by_path: bool,
-        is_known: bool,
+        subscriptions: &[Subscription],
     ) -> bool {
         let Some(upstream) = &mut self.upstream else {
             return false;
@@ -378,8 +386,14 @@ impl Engine {
             key: None,
             by_path,
         };
+        let has_registered = subscriptions.iter().any(|own| !own.is_restored);
         let may_have_borrowed = upstream.settings.endpoints.fit(&registering);
-        let was_lost = !is_known && self.desk.lost_before && may_have_borrowed;
-        was_lost || upstream.telling().tells_at_hello(now.monotonic, uaid)
+        if self.desk.lost_before && !has_registered && may_have_borrowed {
+            if subscriptions.is_empty() {
+                return true;
+            }
+            upstream.lost_with_a_database(uaid, &mut self.desk.out);
+        }
+        upstream.telling().tells_at_hello(now.monotonic, uaid)
     }
 }

@@ -42,6 +42,7 @@ impl Channels {
                 channel,
                 spelling,
                 last_version,
+                is_restored: _,
             } = subscription;
             channels.known.push(channel);
             if spelling.is_some() || last_version.is_some() {
@@ -193,6 +194,7 @@ mod tests {
             channel: CHANNEL,
             spelling: None,
             last_version: Some(version(100)),
+            is_restored: false,
         }]);
         assert_eq!(channels.unwritten(version(100)), []);
         channels.note_version(CHANNEL, version(101));

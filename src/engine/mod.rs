@@ -338,6 +338,7 @@ impl Engine {
             self.close(session, CloseReason::GoingAway);
         }
         self.desk.out.flush_deletions(None);
+        self.keep_acked_upstream();
         self.save_versions_again();
         self.save_time(now, self.desk.version_clock.last());
     }

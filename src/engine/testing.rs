@@ -378,10 +378,20 @@ pub(super) fn device_hello(uaid: &str) -> String {
 
 /// One subscription of a user agent that returns.
 pub(super) fn loaded(channel: u8) -> StoreReply {
+    loaded_as(channel, false)
+}
+
+/// The same, taken back in from a lost database.
+pub(super) fn restored(channel: u8) -> StoreReply {
+    loaded_as(channel, true)
+}
+
+fn loaded_as(channel: u8, is_restored: bool) -> StoreReply {
     StoreReply::Loaded(vec![Subscription {
         channel: channel_id(channel),
         spelling: None,
         last_version: None,
+        is_restored,
     }])
 }
 

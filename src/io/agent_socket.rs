@@ -7,13 +7,13 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
 use data_encoding::BASE64;
-use smol::Timer;
 use smol::future::or;
 use smol::stream::StreamExt;
 
 use super::connect::Connector;
 use super::entropy;
 use super::http_client::{UpgradeError, Upgraded, upgrade};
+use super::reactor::Timer;
 use super::stream::Stream;
 use crate::model::limits::WEBSOCKET_MESSAGE_BYTES_MAX;
 use crate::protocol::peer_url::PeerUrl;

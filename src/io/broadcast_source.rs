@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use log::{info, warn};
-use smol::Timer;
 
 use super::aside::aside;
 use super::connect::Connector;
 use super::gateway::Gateway;
 use super::http_client::{self, ClientError, Question};
+use super::reactor::Timer;
 use crate::engine::Input;
 use crate::protocol::broadcast_list::{self, LIST_BYTES_MAX, ListError};
 use crate::protocol::peer_url::PeerUrl;

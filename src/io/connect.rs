@@ -6,6 +6,7 @@
 use std::cell::OnceCell;
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +18,10 @@ use futures_rustls::rustls::pki_types::ServerName;
 use futures_rustls::rustls::{
     CertificateError, ClientConfig, DEFAULT_VERSIONS, Error, RootCertStore,
 };
-use smol::Timer;
 use smol::future::or;
-use smol::net::TcpStream;
 
 use super::aside::aside;
+use super::reactor::Timer;
 use super::stream::Stream;
 use super::tcp::Tcp;
 use super::tls::{self, TlsError};
@@ -115,8 +115,28 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, ConnectError> {
 }
 
 async fn connect_plain(host: &str, port: u16) -> Result<Tcp, ConnectError> {
-    let socket = TcpStream::connect((host, port)).await;
-    Ok(Tcp::new(socket.map_err(ConnectError::Connect)?))
+    let addresses = look_up(host, port).await.map_err(ConnectError::Connect)?;
+    let mut failed = io::Error::other("the name has no address");
+    for address in addresses {
+        match Tcp::connect(address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failed = error,
+        }
+    }
+    Err(ConnectError::Connect(failed))
+}
+
+/// The addresses of `host`, in the order in which they are to be tried.
+async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![(address, port).into()]);
+    }
+    let host = host.to_owned();
+    let looking = aside("edgepush-names", move || {
+        let addresses = (host.as_str(), port).to_socket_addrs()?;
+        Ok(addresses.collect())
+    });
+    looking.await.and_then(|found| found)
 }
 
 /// Why there is no connection.

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use log::{debug, error, warn};
 use rustix::process::setpriority_process;
-use smol::Timer;
 use smol::channel::Sender;
 
 use super::aside::aside;
+use super::reactor::Timer;
 use crate::storage::Health;
 use crate::storage::check::QuickCheck;
 

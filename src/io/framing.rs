@@ -274,6 +274,7 @@ mod tests {
 
     use smol::future::{poll_fn, poll_once, yield_now};
 
+    use super::super::reactor::block_on;
     use super::super::tcp::Tcp;
     use super::*;
 
@@ -287,7 +288,8 @@ mod tests {
         let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
-        let tcp = Tcp::new(stream.try_into().unwrap());
+        stream.set_nonblocking(true).unwrap();
+        let tcp = Tcp::new(mio::net::TcpStream::from_std(stream)).unwrap();
         (Socket::over(Stream::Plain(tcp), &[]), peer)
     }
 
@@ -306,12 +308,12 @@ mod tests {
     }
 
     fn next(socket: &mut Socket) -> Message {
-        smol::block_on(poll_fn(|cx| socket.poll_message(cx))).unwrap()
+        block_on(poll_fn(|cx| socket.poll_message(cx))).unwrap()
     }
 
     /// Waits for a message that does not come, until the websocket is as it should be.
     fn wait(socket: &mut Socket, is_as_it_should_be: impl Fn(&Option<Box<Busy>>) -> bool) {
-        smol::block_on(async {
+        block_on(async {
             loop {
                 let message = poll_once(poll_fn(|cx| socket.poll_message(cx))).await;
                 assert!(message.is_none(), "{message:?}");
@@ -369,7 +371,7 @@ mod tests {
         let (mut socket, mut peer) = pair();
         let text = "x".repeat(WRITE_BUFFER_BYTES_MAX / 2);
         let mut sent = 0_usize;
-        smol::block_on(poll_fn(|cx| {
+        block_on(poll_fn(|cx| {
             while let Poll::Ready(fed) = socket.poll_feed(cx, &mut Some(Message::text(&*text))) {
                 fed.unwrap();
                 sent += 1;
@@ -382,7 +384,7 @@ mod tests {
             let mut read = vec![0; bytes];
             peer.read_exact(&mut read).map(|()| peer)
         });
-        smol::block_on(poll_fn(|cx| socket.poll_flush(cx))).unwrap();
+        block_on(poll_fn(|cx| socket.poll_flush(cx))).unwrap();
         let _peer = reader.join().unwrap().unwrap();
         wait(&mut socket, Option::is_none);
     }

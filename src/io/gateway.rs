@@ -9,14 +9,15 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use smol::LocalExecutor;
 use smol::channel::{Receiver, Sender, unbounded};
-use smol::{LocalExecutor, Timer};
 
 use super::clock::{self, Clock};
 use super::console::SnapshotRequest;
 use super::datagrams::Datagrams;
 use super::http::Opened;
 use super::mailbox::Mailbox;
+use super::reactor::Timer;
 use super::wakeup_proxy::WakeupProxy;
 use crate::engine::{
     CloseReason, Engine, Input, LinkId, Opening, Output, RequestId, SessionId, TurnedAway, UpOrder,

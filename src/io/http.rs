@@ -21,14 +21,13 @@ use hyper::header::{
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, StatusCode, Version};
-use smol::Timer;
 use smol::future::{or, poll_fn};
-use smol_hyper::rt::SmolTimer;
 
 use super::entropy;
 use super::framing::Socket;
 use super::gateway::{Gateway, Place};
-use super::patience::Patience;
+use super::patience::{HyperTimer, Patience};
+use super::reactor::Timer;
 use super::stream::Stream;
 use super::turns::Turn;
 use super::websocket;
@@ -87,7 +86,7 @@ pub(super) async fn serve(gateway: Rc<Gateway>, stream: Stream, link: Link, plac
     });
     let stream = Patience::new(stream, gateway.limits().write_timeout);
     let mut connection = http1::Builder::new()
-        .timer(SmolTimer::new())
+        .timer(HyperTimer)
         .header_read_timeout(gateway.limits().request_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)

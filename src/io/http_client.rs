@@ -13,12 +13,12 @@ use hyper::header::{
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
 };
 use hyper::{Request, StatusCode};
-use smol::Timer;
 use smol::future::{or, poll_fn};
 use smol_hyper::rt::FuturesIo;
 
 use super::connect::{ConnectError, Connector};
 use super::http::SUBPROTOCOL;
+use super::reactor::Timer;
 use super::stream::Stream;
 use crate::protocol::answer::Answer;
 use crate::protocol::peer_url::PeerUrl;

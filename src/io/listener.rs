@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use log::debug;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
-use smol::Timer;
 use smol::future::{or, yield_now};
-use smol::net::{TcpListener, TcpStream};
 
 use super::gateway::{Gateway, Place};
 use super::http::{self, Link};
+use super::reactor::Timer;
 use super::stream::Stream;
-use super::tcp::Tcp;
+use super::tcp::{Tcp, Tcps};
 use super::tls::Tls;
 use super::warned::Warned;
 use crate::engine::{Failure, Input, TurnedAway};
@@ -43,7 +42,7 @@ const _: () = assert!(RECEIVE_BUFFER_BYTES >= WEBSOCKET_MESSAGE_BYTES_MAX);
 /// # Errors
 ///
 /// Those of the system: the port is taken, the address is not ours.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<Tcps> {
     take(net::TcpListener::bind(address)?)
 }
 
@@ -52,21 +51,21 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// # Errors
 ///
 /// Those of the system.
-pub fn take(listener: net::TcpListener) -> io::Result<TcpListener> {
+pub fn take(listener: net::TcpListener) -> io::Result<Tcps> {
     // Every connection inherits them.
     set_socket_send_buffer_size(&listener, SEND_BUFFER_BYTES)?;
     set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_BYTES)?;
     rustix::net::listen(&listener, BACKLOG)?;
-    listener.try_into()
+    Tcps::new(listener)
 }
 
 /// Accepts for ever; TLS as well if it is given.
-pub async fn run(gateway: Rc<Gateway>, listener: TcpListener, tls: Option<Rc<Tls>>) {
+pub async fn run(gateway: Rc<Gateway>, listener: Tcps, tls: Option<Rc<Tls>>) {
     let mut warned = Warned::default();
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                accept(&gateway, tls.as_ref(), stream, peer, &mut warned);
+            Ok((socket, peer)) => {
+                accept(&gateway, tls.as_ref(), socket, peer, &mut warned);
                 // One a round: more come than are served otherwise, and all wait for each other.
                 yield_now().await;
             }
@@ -82,7 +81,7 @@ pub async fn run(gateway: Rc<Gateway>, listener: TcpListener, tls: Option<Rc<Tls
 fn accept(
     gateway: &Rc<Gateway>,
     tls: Option<&Rc<Tls>>,
-    stream: TcpStream,
+    socket: Tcp,
     peer: SocketAddr,
     warned: &mut Warned,
 ) {
@@ -105,7 +104,6 @@ fn accept(
             return warned.say(format_args!("connection turned away {name}={limit}"));
         }
     };
-    let socket = Tcp::new(stream);
     let gateway = Rc::clone(gateway);
     let executor = Rc::clone(&gateway);
     match tls {

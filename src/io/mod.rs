@@ -25,6 +25,7 @@ mod mailbox;
 mod patience;
 pub mod private_file;
 pub mod process;
+pub mod reactor;
 pub mod service_manager;
 pub mod signals;
 pub mod storage_thread;

@@ -6,12 +6,12 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use smol::Timer;
+use hyper::rt::{Read, ReadBufCursor, Sleep, Write};
 use smol::io::{AsyncRead, AsyncWrite};
 
+use super::reactor::Timer;
 use super::stream::Stream;
 
 /// A [`Stream`] that fails when its peer does not read.
@@ -100,5 +100,29 @@ impl Write for Patience {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+impl Sleep for Timer {}
+
+/// Time for hyper.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HyperTimer;
+
+impl hyper::rt::Timer for HyperTimer {
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Timer::after(time))
+    }
+
+    fn sleep_until(&self, due: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Timer::at(due))
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, due: Instant) {
+        // One for each request of a connection: in the place of the last.
+        match sleep.as_mut().downcast_mut_pin::<Timer>() {
+            Some(mut timer) => timer.set(Timer::at(due)),
+            None => *sleep = self.sleep_until(due),
+        }
     }
 }

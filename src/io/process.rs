@@ -1,17 +1,22 @@
 //! Programs that this program starts: one shell command, fed and waited for.
 //!
-//! smol's own processes need somebody who drives them, or they start a thread for it.
+//! smol's own processes need async-io, which this program does without: see `reactor`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
+use mio::event::Source;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use smol::{Async, Timer};
+
+use super::reactor::{Direction, Timer, Watched};
 
 /// How often a kernel before 5.3, which tells nobody, is asked whether the command has ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -56,9 +61,26 @@ fn in_memory(input: &[u8]) -> io::Result<File> {
 async fn ended(child: &Child) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let told = pid
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok())
-        .and_then(|fd| Async::new(fd).ok());
+        .and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok())
+        .and_then(|fd| Watched::new(ProcessEnd(fd)).ok());
     if let Some(told) = told {
-        let _ = told.readable().await;
+        told.ready(Direction::Read).await;
+    }
+}
+
+/// Readable when the process has ended.
+struct ProcessEnd(OwnedFd);
+
+impl Source for ProcessEnd {
+    fn register(&mut self, registry: &Registry, token: Token, of: Interest) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).register(registry, token, of)
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, of: Interest) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).reregister(registry, token, of)
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        SourceFd(&self.0.as_raw_fd()).deregister(registry)
     }
 }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use listenfd::ListenFd;
 use log::{debug, warn};
-use smol::Timer;
+
+use super::reactor::Timer;
 
 /// How long the watchdog waits while a damaged database is replaced, when no event loop goes round: as
 /// long as the unit allows a start.
@@ -182,7 +183,7 @@ mod tests {
         let manager = Rc::new(ServiceManager::new(Some(path.as_os_str()), None));
         manager.ready("well");
         assert_eq!(heard(&socket), "READY=1\nSTATUS=well\n");
-        smol::block_on(Rc::clone(&manager).run_watchdog());
+        crate::io::reactor::block_on(Rc::clone(&manager).run_watchdog());
         manager.reloading();
         assert!(heard(&socket).starts_with("RELOADING=1\n"));
         std::fs::remove_file(path).unwrap();

@@ -1,13 +1,19 @@
-//! SIGTERM and SIGINT: the process is asked to end. SIGHUP: to read its certificate again.
+//! signal-hook-mio: SIGTERM and SIGINT ask the process to end, SIGHUP to read its certificate again.
 
+use std::ffi::c_int;
 use std::io;
 
-use async_signal::{Signal, Signals};
-use smol::stream::StreamExt;
+use signal_hook_mio::v1_0::Signals;
+
+use super::reactor::{Direction, Watched};
+
+const SIGHUP: c_int = 1;
+const SIGINT: c_int = 2;
+const SIGTERM: c_int = 15;
 
 /// The signals that ask the process to end.
 #[derive(Debug)]
-pub struct StopSignals(Signals);
+pub struct StopSignals(Watched<Signals>);
 
 impl StopSignals {
     /// Catches them from here on.
@@ -16,14 +22,13 @@ impl StopSignals {
     ///
     /// When the system refuses.
     pub fn catch() -> io::Result<Self> {
-        Signals::new([Signal::Term, Signal::Int]).map(Self)
+        Watched::new(Signals::new([SIGTERM, SIGINT])?).map(Self)
     }
 
     /// Waits for one, and says which.
     pub async fn next(&mut self) -> &'static str {
-        match self.0.next().await {
-            Some(Ok(Signal::Int)) => "SIGINT",
-            // Without signals there is only the other way to end: as if asked to.
+        match next(&mut self.0).await {
+            SIGINT => "SIGINT",
             _ => "SIGTERM",
         }
     }
@@ -31,7 +36,7 @@ impl StopSignals {
 
 /// The signals that ask for files to be read again.
 #[derive(Debug)]
-pub struct ReloadSignals(Signals);
+pub struct ReloadSignals(Watched<Signals>);
 
 impl ReloadSignals {
     /// Catches them from here on; without this SIGHUP ends the process.
@@ -40,14 +45,21 @@ impl ReloadSignals {
     ///
     /// When the system refuses.
     pub fn catch() -> io::Result<Self> {
-        Signals::new([Signal::Hup]).map(Self)
+        Watched::new(Signals::new([SIGHUP])?).map(Self)
     }
 
     /// Waits for one. Several that come at once may be one.
     pub async fn next(&mut self) {
-        if self.0.next().await.is_none() {
-            // There will be none any more.
-            std::future::pending().await
+        next(&mut self.0).await;
+    }
+}
+
+async fn next(signals: &mut Watched<Signals>) -> c_int {
+    loop {
+        if let Some(signal) = signals.get_mut().pending().next() {
+            return signal;
         }
+        signals.must_wait(Direction::Read);
+        signals.ready(Direction::Read).await;
     }
 }

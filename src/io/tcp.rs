@@ -1,63 +1,103 @@
-//! async-io: one TCP connection, which asks the system only when something may have come.
-//!
-//! smol's own reads before it waits, and so finds nothing each time that a peer waits for its answer. It
-//! also takes 250 bytes more of heap for each connection.
+//! mio: one TCP connection, which asks the system only when something may have come.
 
-use std::io::{self, IoSlice, IoSliceMut, Read};
-use std::net::{self, Shutdown};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{self, Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use smol::Async;
+use mio::net::{TcpListener, TcpStream};
+use smol::future::poll_fn;
 use smol::io::{AsyncRead, AsyncWrite};
-use smol::net::TcpStream;
+
+use super::reactor::{Direction, Watched};
+
+/// Where TCP connections come in.
+#[derive(Debug)]
+pub struct Tcps(Watched<TcpListener>);
+
+impl Tcps {
+    /// Over a socket that listens already.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    pub(super) fn new(listener: net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Watched::new(TcpListener::from_std(listener)).map(Self)
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get().local_addr()
+    }
+
+    /// Waits for the next connection, and says whose it is.
+    pub(super) async fn accept(&self) -> io::Result<(Tcp, SocketAddr)> {
+        let accept = |cx: &mut Context<'_>| self.0.poll_with(Direction::Read, cx, |l| l.accept());
+        let (socket, peer) = poll_fn(accept).await?;
+        Ok((Tcp::new(socket)?, peer))
+    }
+}
 
 /// A TCP connection.
 #[derive(Debug)]
-pub struct Tcp {
-    socket: Async<net::TcpStream>,
-    /// All that had come was read: there is nothing more before the system says so.
-    is_drained: bool,
-}
+pub struct Tcp(Watched<TcpStream>);
 
 impl Tcp {
-    /// A connection of which nothing was read, and whose messages are small and leave at once.
-    pub(super) fn new(socket: TcpStream) -> Self {
+    /// A connection whose messages are small and leave at once.
+    pub(super) fn new(socket: TcpStream) -> io::Result<Self> {
         // A socket that refuses is closed already.
         let _ = socket.set_nodelay(true);
-        let socket = Arc::into_inner(socket.into()).expect("a new connection has one owner");
-        Self {
-            socket,
-            is_drained: false,
-        }
+        Watched::new(socket).map(Self)
+    }
+
+    /// Connects.
+    pub(super) async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let connecting = Self::new(TcpStream::connect(address)?)?;
+        let connected = |cx: &mut Context<'_>| {
+            connecting.0.poll_with(Direction::Write, cx, |socket| {
+                if let Some(error) = socket.take_error()? {
+                    return Err(error);
+                }
+                match socket.peer_addr() {
+                    // Woken for something else.
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
+                    peer => peer,
+                }
+            })
+        };
+        poll_fn(connected).await?;
+        Ok(connecting)
     }
 
     /// What has come is read into `buffer` and stays there to be read.
     pub(super) async fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.peek(buffer).await
+        poll_fn(|cx| {
+            let peek = |socket: &TcpStream| socket.peek(buffer);
+            self.0.poll_with(Direction::Read, cx, peek)
+        })
+        .await
     }
 
     /// Does `read`, which has room for so many bytes, when there may be something to read.
     fn poll_drain(
-        &mut self,
+        &self,
         cx: &mut Context<'_>,
         room: usize,
-        mut read: impl FnMut(&net::TcpStream) -> io::Result<usize>,
+        read: impl FnMut(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            if self.is_drained {
-                ready!(self.socket.poll_readable(cx))?;
-            }
-            match read(self.socket.get_ref()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.is_drained = true,
-                read => {
-                    // A stream fills the room if it can.
-                    self.is_drained = read.as_ref().is_ok_and(|bytes| *bytes < room);
-                    return Poll::Ready(read);
-                }
-            }
+        let read = self.0.poll_with(Direction::Read, cx, read);
+        // A stream fills the room if it can.
+        if matches!(read, Poll::Ready(Ok(bytes)) if bytes < room) {
+            self.0.drained();
         }
+        read
     }
 }
 
@@ -67,9 +107,7 @@ impl AsyncRead for Tcp {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let room = buffer.len();
-        let this = self.get_mut();
-        this.poll_drain(cx, room, |mut socket| socket.read(buffer))
+        self.poll_drain(cx, buffer.len(), |mut socket| socket.read(buffer))
     }
 
     fn poll_read_vectored(
@@ -78,33 +116,35 @@ impl AsyncRead for Tcp {
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
         let room = buffers.iter().map(|buffer| buffer.len()).sum();
-        let this = self.get_mut();
-        this.poll_drain(cx, room, |mut socket| socket.read_vectored(buffers))
+        self.poll_drain(cx, room, |mut socket| socket.read_vectored(buffers))
     }
 }
 
 impl AsyncWrite for Tcp {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let write = |mut socket: &TcpStream| socket.write(bytes);
+        self.0.poll_with(Direction::Write, cx, write)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+        let write = |mut socket: &TcpStream| socket.write_vectored(slices);
+        self.0.poll_with(Direction::Write, cx, write)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Nothing is kept back.
+        Poll::Ready(Ok(()))
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.socket.get_ref().shutdown(Shutdown::Write))
+        Poll::Ready(self.0.get().shutdown(Shutdown::Write))
     }
 }

@@ -9,13 +9,13 @@ use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::{Error, Message};
-use smol::Timer;
 use smol::future::{or, poll_fn};
 
 use super::framing::Socket;
 use super::gateway::{Gateway, Order, Place};
 use super::http::Opened;
 use super::mailbox::Mailbox;
+use super::reactor::Timer;
 use super::turns::Turn;
 use crate::engine::{CloseReason, Failure, Input, SessionId, Violation};
 

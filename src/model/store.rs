@@ -194,6 +194,20 @@ pub enum UpstreamOp {
         /// Of which link.
         owner: Owner,
     },
+    /// The subscriptions of a user agent there were lost with a database, and it must be told.
+    /// Answered by [`StoreReply::Done`].
+    ToTell {
+        /// Who.
+        uaid: Uaid,
+    },
+    /// These messages were acked, and may come again all the same: remembers them as those that were
+    /// kept. Answered by [`StoreReply::Done`].
+    Acked {
+        /// Of which link.
+        owner: Owner,
+        /// Which.
+        received: Vec<Received>,
+    },
     /// These messages cannot come again. Answered by [`StoreReply::Done`].
     Settled {
         /// Of which link.
@@ -238,6 +252,8 @@ pub struct Subscription {
     pub spelling: Option<Box<str>>,
     /// The highest version that it had, as far as that is written down.
     pub last_version: Option<Version>,
+    /// It was taken back in from a lost database, and its user agent has not registered it since.
+    pub is_restored: bool,
 }
 
 /// A user agent that waits to be woken.

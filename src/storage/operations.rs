@@ -9,11 +9,12 @@ pub(super) const fn takes_room(op: &StoreOp) -> bool {
         StoreOp::Subscribe { .. }
         | StoreOp::Enqueue { .. }
         | StoreOp::Sleep { .. }
-        | StoreOp::Upstream(UpstreamOp::Borrow { .. }) => true,
+        | StoreOp::Upstream(UpstreamOp::Borrow { .. } | UpstreamOp::Acked { .. }) => true,
         StoreOp::Upstream(
             UpstreamOp::Load
             | UpstreamOp::Returned { .. }
             | UpstreamOp::Lost { .. }
+            | UpstreamOp::ToTell { .. }
             | UpstreamOp::Settled { .. },
         )
         | StoreOp::Load { .. }
@@ -54,6 +55,8 @@ pub(super) const fn is_write(op: &StoreOp) -> bool {
             UpstreamOp::Borrow { .. }
             | UpstreamOp::Returned { .. }
             | UpstreamOp::Lost { .. }
+            | UpstreamOp::ToTell { .. }
+            | UpstreamOp::Acked { .. }
             | UpstreamOp::Settled { .. },
         ) => true,
     }

@@ -167,6 +167,7 @@ impl Model {
                     channel: key.1,
                     spelling: known.spelling.clone(),
                     last_version: known.last_version,
+                    is_restored: !known.is_registered,
                 });
                 StoreReply::Loaded(own.collect())
             }

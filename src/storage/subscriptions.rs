@@ -41,12 +41,16 @@ pub(super) struct Known {
 /// The subscriptions of a user agent.
 pub(super) fn load(connection: &Connection, uaid: Uaid) -> rusqlite::Result<Vec<Subscription>> {
     connection
-        .prepare_cached("SELECT channel, spelling, last_version FROM subscription WHERE uaid = ?1")?
+        .prepare_cached(
+            "SELECT channel, spelling, last_version, origin FROM subscription WHERE uaid = ?1",
+        )?
         .query_map([uaid.as_bytes()], |row| {
+            let origin: Origin = row.get(3)?;
             Ok(Subscription {
                 channel: ChannelId::from_bytes(row.get(0)?),
                 spelling: row.get(1)?,
                 last_version: messages::version(row, 2)?,
+                is_restored: origin == Origin::Restored,
             })
         })?
         .collect()

@@ -142,6 +142,7 @@ pub(super) const fn plain_subscription(channel_number: u8) -> Subscription {
         channel: channel(channel_number),
         spelling: None,
         last_version: None,
+        is_restored: false,
     }
 }
 

@@ -35,6 +35,12 @@ pub(super) fn perform(connection: &Connection, op: &UpstreamOp) -> rusqlite::Res
         }
         UpstreamOp::Returned { owner, alias } => returned(connection, *owner, *alias)?,
         UpstreamOp::Lost { owner } => lose(connection, *owner)?,
+        UpstreamOp::ToTell { uaid } => to_tell(connection, *uaid)?,
+        UpstreamOp::Acked { owner, received } => {
+            for received in received {
+                receive(connection, *owner, *received)?;
+            }
+        }
         UpstreamOp::Settled { owner, received } => {
             for received in received {
                 settle(connection, *owner, *received)?;
@@ -170,6 +176,13 @@ fn lose(connection: &Connection, owner: Owner) -> rusqlite::Result<()> {
     Ok(())
 }
 
+fn to_tell(connection: &Connection, uaid: Uaid) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR IGNORE INTO upstream_to_tell (uaid) VALUES (?1)")?
+        .execute([uaid.as_bytes()])?;
+    Ok(())
+}
+
 /// The user agent has been told to subscribe again, or has asked to be forgotten.
 pub(super) fn told(connection: &Connection, uaid: Uaid) -> rusqlite::Result<()> {
     connection
@@ -178,7 +191,7 @@ pub(super) fn told(connection: &Connection, uaid: Uaid) -> rusqlite::Result<()> 
     Ok(())
 }
 
-/// Remembers that a message was kept.
+/// Remembers a message that was kept, or acked.
 pub(super) fn receive(
     connection: &Connection,
     owner: Owner,
@@ -236,6 +249,13 @@ mod tests {
             spelling: None,
             dialect: Dialect::WebPush,
             subscriptions_max: 2,
+        })
+    }
+
+    const fn settled_op(received: Vec<Received>) -> StoreOp {
+        StoreOp::Upstream(UpstreamOp::Settled {
+            owner: OWNER,
+            received,
         })
     }
 
@@ -324,6 +344,22 @@ mod tests {
     }
 
     #[test]
+    fn user_agent_that_is_to_be_told_is_remembered_until_that_is_done() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        let uaid = testing::uaid(1);
+        let to_tell = || StoreOp::Upstream(UpstreamOp::ToTell { uaid });
+        store.apply(vec![to_tell()]);
+        store.apply(vec![to_tell()]);
+        drop(store);
+        let (mut store, opened) = folder.open();
+        assert!(opened.has_links);
+        assert_eq!(kept(&mut store).to_tell, [uaid]);
+        store.apply(vec![StoreOp::Forget { uaid }]);
+        assert_eq!(kept(&mut store), Kept::default());
+    }
+
+    #[test]
     fn message_that_is_kept_is_remembered_with_it_and_one_that_is_refused_is_not() {
         let folder = Folder::new();
         let (mut store, _) = folder.open();
@@ -344,11 +380,26 @@ mod tests {
         let done = StoreReply::Enqueued(EnqueueOutcome::Kept);
         assert_eq!(one(&mut store, take(1)), done);
         assert_eq!(kept(&mut store).received, [(OWNER, received)]);
-        let settled = StoreOp::Upstream(UpstreamOp::Settled {
-            owner: OWNER,
-            received: vec![received],
-        });
-        store.apply(vec![settled]);
+        store.apply(vec![settled_op(vec![received])]);
+        assert_eq!(kept(&mut store).received, []);
+    }
+
+    #[test]
+    fn message_that_was_acked_is_remembered_once_until_it_is_settled() {
+        let folder = Folder::new();
+        let (mut store, _) = folder.open();
+        let received: Vec<Received> = [1, 2].map(|number| Received([number; 16])).to_vec();
+        let acked = || {
+            StoreOp::Upstream(UpstreamOp::Acked {
+                owner: OWNER,
+                received: received.clone(),
+            })
+        };
+        store.apply(vec![acked()]);
+        store.apply(vec![acked()]);
+        let all: Vec<_> = received.iter().map(|received| (OWNER, *received)).collect();
+        assert_eq!(kept(&mut store).received, all);
+        store.apply(vec![settled_op(received)]);
         assert_eq!(kept(&mut store).received, []);
     }
 }

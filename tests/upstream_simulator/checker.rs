@@ -26,8 +26,8 @@ pub(crate) struct Checker {
     /// Names that went down with a database: nobody can end anything under them.
     orphans: BTreeSet<Uuid>,
     lost_database: bool,
-    /// Who was posted to in the house since: known by that, and not told of what went down.
-    known_by_home: BTreeSet<usize>,
+    /// Who has not been here since: if they were posted to in the house, since when.
+    away_since_loss: BTreeMap<usize, Option<Duration>>,
     /// How often something that was sent may have been forgotten: crashes, and what the storage refused.
     lapses: u64,
 }
@@ -98,11 +98,18 @@ impl Checker {
     /// The gateway has accepted a message that was posted to it.
     pub(crate) fn accepted_at_home(&mut self, number: usize) {
         let message = &mut self.messages[number];
-        if self.lost_database {
-            self.known_by_home.insert(message.agent);
+        if let Some(since) = self.away_since_loss.get_mut(&message.agent) {
+            since.get_or_insert(message.posted);
         }
         let channel = self.channels.get(&(message.agent, message.channel));
         message.unwanted = channel.is_none_or(|channel| channel.unwanted);
+    }
+
+    /// A user agent says hello. One that nothing is known of is told at once.
+    pub(crate) fn returns(&mut self, agent: usize) {
+        if self.away_since_loss.get(&agent) == Some(&None) {
+            self.away_since_loss.remove(&agent);
+        }
     }
 
     /// The main service is about to forget somebody.
@@ -142,10 +149,11 @@ impl Checker {
     }
 
     pub(crate) fn renamed(&mut self, agent: usize, now: Duration) {
-        self.known_by_home.remove(&agent);
         self.users_now.remove(&agent);
+        let posted = self.away_since_loss.remove(&agent).flatten();
         let forgotten = self.forgotten.remove(&agent);
-        if !self.lost_database && forgotten.is_some_and(|at| now < at + PATIENCE) {
+        let since = posted.or_else(|| forgotten.filter(|_| !self.lost_database));
+        if since.is_some_and(|at| now < at + PATIENCE) {
             let mut own = self.messages.iter().filter(|own| own.agent == agent);
             let lost = own.find(|own| own.user.is_none() && !own.received && !own.unwanted);
             assert!(lost.is_none(), "lost with a name: {lost:?}");
@@ -235,6 +243,8 @@ impl Checker {
         for channel in self.channels.values_mut() {
             channel.ended = false;
         }
+        let agents = self.channels.keys().map(|(agent, _)| (*agent, None));
+        self.away_since_loss = agents.collect();
     }
 
     // In the end.
@@ -246,14 +256,8 @@ impl Checker {
             let is_lost_above = message
                 .user
                 .is_some_and(|user| !main.users.contains_key(&user));
-            let is_orphan = message
-                .user
-                .is_some_and(|user| self.orphans.contains(&user));
-            let is_excused = message.unwanted
-                || is_expired
-                || is_lost_above
-                || self.is_replaced(number)
-                || (is_orphan && self.known_by_home.contains(&message.agent));
+            let is_excused =
+                message.unwanted || is_expired || is_lost_above || self.is_replaced(number);
             assert!(
                 message.received || is_excused,
                 "message {number} is lost: {message:?}"

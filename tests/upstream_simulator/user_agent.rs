@@ -156,6 +156,7 @@ impl World {
         };
         self.sockets.insert(id, socket);
         self.agents[agent].socket = Some(id);
+        self.checker.returns(agent);
         let opening = Opening {
             session: SessionId(id),
             peer: [192, 168, 1, 5].into(),

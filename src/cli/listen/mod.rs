@@ -15,7 +15,6 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use smol::Timer;
 use smol::future::or;
 use uuid::Builder;
 
@@ -29,6 +28,7 @@ use crate::cli::{complain, private_key, refuse};
 use crate::io::agent_socket::{AgentSocket, Received};
 use crate::io::connect::Connector;
 use crate::io::http_client::{ClientError, UpgradeError};
+use crate::io::reactor::{self, Timer};
 use crate::io::signals::StopSignals;
 use crate::io::{clock, entropy};
 use crate::model::ids::ChannelId;
@@ -60,7 +60,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
         stop,
         done: false,
     };
-    match smol::block_on(listener.run()) {
+    match reactor::block_on(listener.run()) {
         Ending::Done => ExitCode::SUCCESS,
         Ending::Failed(why) => fail(&why),
         // Whoever read it has gone, as in `edgepush listen … | head -1`.

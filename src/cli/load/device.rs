@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use smol::Timer;
 use smol::future::or;
 
 use super::ledger::{AgentNumber, ConnectionNumber, Fault, Received};
@@ -12,6 +11,7 @@ use super::world::World;
 use crate::io::agent_socket::{self, AgentSocket};
 use crate::io::clock;
 use crate::io::http_client::UpgradeError;
+use crate::io::reactor::Timer;
 use crate::model::ids::ChannelId;
 use crate::protocol::client_message::AckCode;
 use crate::protocol::peer_url::PeerUrl;

@@ -17,9 +17,9 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use smol::LocalExecutor;
 use smol::channel::bounded;
 use smol::future::or;
-use smol::{LocalExecutor, Timer};
 
 use self::arguments::Options;
 use self::device::Device;
@@ -27,6 +27,7 @@ use self::report::Used;
 use self::server::Usage;
 use self::world::{World, ended};
 use super::{fail, print, refuse};
+use crate::io::reactor::{self, Timer};
 use crate::io::signals::StopSignals;
 use crate::io::{clock, descriptors};
 
@@ -53,7 +54,7 @@ pub(super) fn run(options: Options) -> ExitCode {
     let world = World::new(options);
     let executor = LocalExecutor::new();
     let running = run_all(&executor, &world, stop, before);
-    let (took, used) = smol::block_on(executor.run(running));
+    let (took, used) = reactor::block_on(executor.run(running));
     world.ledger.borrow_mut().close();
     let printed = print(&report::report(&world, took, used));
     match world.ledger.borrow().faults().next() {

@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::slice;
 use std::time::Duration;
 
-use smol::Timer;
 use smol::future::zip;
 
 use super::bad;
 use super::device::{Broken, Device, Target};
 use super::world::{Bodies, Expected, World};
 use crate::io::clock;
+use crate::io::reactor::Timer;
 use crate::model::dialect::Dialect;
 
 /// How long a user agent rests after its connection broke.

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use smol::Timer;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::{or, yield_now};
 use smol::lock::Semaphore;
@@ -18,6 +17,7 @@ use super::payload::{self, Chance, Payload, SIZE_MIN};
 use crate::io::clock;
 use crate::io::connect::Connector;
 use crate::io::http_client::{ClientError, KeptConnection, Question};
+use crate::io::reactor::Timer;
 use crate::model::dialect::Dialect;
 use crate::protocol::encryption::Headers;
 use crate::protocol::form;

@@ -14,6 +14,7 @@ use super::text::one_line;
 use super::{fail, print, private_key, refuse, vapid};
 use crate::io::connect::Connector;
 use crate::io::http_client::{Question, ask};
+use crate::io::reactor::block_on;
 use crate::io::{clock, entropy};
 use crate::protocol::answer::Answer;
 use crate::protocol::encryption::{PLAINTEXT_BYTES_MAX, RecipientKeys, TooLong, encrypt};
@@ -38,7 +39,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
         body: request.body,
     };
     let connector = Connector::new(options.ca.clone());
-    match smol::block_on(ask(question, &connector)) {
+    match block_on(ask(question, &connector)) {
         Ok(answer) if answer.is_success() => print(&accepted(&answer, request.ttl_secs)),
         Ok(answer) => fail(refused(&answer)),
         Err(error) => fail(one_line(&error.to_string())),

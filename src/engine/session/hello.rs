@@ -31,7 +31,7 @@ impl Engine {
             return;
         };
         let (by_path, dialect) = (session.borrows, session.dialect);
-        if self.must_subscribe_again(now, uaid, by_path, !subscriptions.is_empty()) {
+        if self.must_subscribe_again(now, uaid, by_path, &subscriptions) {
             self.newest.remove(&uaid);
             self.start_again(now, id, uaid);
         } else if must_be_known && subscriptions.is_empty() {

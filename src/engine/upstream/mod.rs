@@ -5,6 +5,7 @@
 //! `borrowing`: it is told by [`Outcome`]s.
 
 mod link;
+mod outcome;
 mod pacer;
 mod telling;
 #[cfg(test)]
@@ -16,20 +17,19 @@ use std::time::{Duration, Instant};
 use log::warn;
 
 use link::Link;
+pub(super) use outcome::{Borrowing, NotMade, Outcome, Wanted};
 use pacer::Pacer;
 use telling::Telling;
 
 use super::counters::LinkState;
 use super::deadlines::Deadlines;
 use super::outbox::{Judged, Outbox, Waiting};
-use super::{LinkId, SessionId, UpEvent};
-use crate::model::dialect::Dialect;
+use super::{LinkId, UpEvent};
 use crate::model::ids::{ChannelId, MessageId, Uaid};
 use crate::model::store::{StoreOp, UpstreamOp};
 use crate::model::upstream::{self as model, Borrowed, Identity, Kept, Name, Owner, Received};
 use crate::protocol::client_message::NackCode;
-use crate::protocol::keyring::{self, KeyDigest, Keyring};
-use crate::protocol::user_agent::Notification;
+use crate::protocol::keyring::{self, Keyring};
 
 /// How soon what is kept is read again where that failed.
 const LOAD_AGAIN: Duration = Duration::from_secs(60);
@@ -80,65 +80,6 @@ impl Place {
             alias: borrowed.alias,
         }
     }
-}
-
-/// A register that waits for the main service.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) session: SessionId,
-    pub(super) uaid: Uaid,
-    pub(super) channel: ChannelId,
-    pub(super) dialect: Dialect,
-    /// As its user agent spells the channel.
-    pub(super) spelling: Box<str>,
-    pub(super) restricted_to: Option<KeyDigest>,
-    /// The key of that, as it was sent.
-    pub(super) key: Option<Box<str>>,
-}
-
-/// A subscription that the main service has made, on its way to flash.
-#[derive(Debug)]
-pub(super) struct Borrowing {
-    pub(super) session: SessionId,
-    pub(super) spelling: Box<str>,
-    pub(super) borrowed: Borrowed,
-}
-
-/// What comes of the links for others.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// The main service has made a subscription. It is to be written down, or to be given back with
-    /// [`Upstream::give_back`].
-    Made {
-        wanted: Wanted,
-        name: Name,
-        endpoint: Box<str>,
-    },
-    /// There is no subscription there.
-    NotMade(Wanted, NotMade),
-    /// A push message, to be judged.
-    Message {
-        owner: Owner,
-        received: Received,
-        /// Whose, if the subscription is known.
-        subscription: Option<(Uaid, ChannelId)>,
-        notification: Notification,
-    },
-    /// These user agents must subscribe again.
-    Lost(Vec<Uaid>),
-    /// Versions of broadcasts.
-    Broadcasts(BTreeMap<String, String>),
-}
-
-/// Why there is no subscription.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum NotMade {
-    /// The main service cannot be reached, or did not answer in time, or has a fault.
-    Unreachable,
-    /// It does not take the key.
-    InvalidKey,
-    /// The user agent has changed its mind.
-    Cancelled,
 }
 
 impl Upstream {
@@ -401,6 +342,12 @@ impl Upstream {
         self.links.values().map(|link| link.state(now)).collect()
     }
 
+    /// What this user agent had at the main service is lost, with the database that knew of it.
+    pub(super) fn lost_with_a_database(&mut self, uaid: Uaid, out: &mut Outbox) {
+        self.telling.add([uaid]);
+        out.store_for_nobody(StoreOp::Upstream(UpstreamOp::ToTell { uaid }));
+    }
+
     /// How many user agents do not know yet that their subscriptions are lost.
     pub(super) fn to_tell_len(&self) -> usize {
         self.telling.len()
@@ -421,6 +368,13 @@ impl Upstream {
         }
         self.acking.insert(owner);
         self.on(now, owner, out, |link, turn| link.event(event, turn));
+    }
+
+    /// The process is about to end: what may come again is known to the next one.
+    pub(super) fn keep_acked(&self, out: &mut Outbox) {
+        for link in self.links.values() {
+            link.keep_acked(out);
+        }
     }
 
     /// The process ends: every connection is closed.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::testing::{EMPTY_PAGE, KEPT, Out, Table, channel_id, loaded, page, versions};
+use super::super::testing::{
+    EMPTY_PAGE, KEPT, Out, Table, channel_id, loaded, page, restored, versions,
+};
 use super::super::{CloseReason, Input, LinkEnd, LinkId, UpEvent, UpOrder};
 use crate::model::ids::{ChannelId, Uaid};
 use crate::model::message::PushMessage;
@@ -123,6 +125,17 @@ fn earlier() -> String {
         first.open();
     }
     first.newcomer().1
+}
+
+/// A message of channel 2 that was posted to the gateway itself, for somebody who is away.
+fn waiting() -> PushMessage {
+    let mut table = Table::new();
+    let (id, _) = table.newcomer();
+    let local = table.register(id, 2);
+    let session = super::super::SessionId(id);
+    table.input(Input::Gone { session });
+    table.post(&local, 60, None);
+    table.asked_to_keep()
 }
 
 fn message(channel: u8, version: &str) -> String {
@@ -366,6 +379,26 @@ fn message_that_was_kept_before_a_restart_is_acked_and_not_taken_again() {
         table.asked.last(),
         Some(StoreOp::Upstream(UpstreamOp::Settled { received: all, .. })) if *all == [received]
     ));
+}
+
+#[test]
+fn message_that_was_acked_from_memory_is_known_to_the_process_after_a_stop() {
+    let mut table = table(all());
+    let (id, uaid) = borrower(&mut table);
+    let outs = up(&mut table, 1, UpEvent::Text(&message(1, "v1")));
+    table.ack(id, 1, &versions(&outs)[0], 100);
+    // This one goes to flash, and is remembered with that.
+    up(&mut table, 1, UpEvent::Text(&message(1, "v2")));
+    table.input(Input::Stop);
+    let acked = table.asked.iter().filter_map(|op| {
+        if let StoreOp::Upstream(UpstreamOp::Acked { owner, received }) = op {
+            return Some((*owner, received.clone()));
+        }
+        None
+    });
+    let acked: Vec<_> = acked.collect();
+    let expected = (Owner(uaid_of(&uaid)), vec![keyring::received("v1")]);
+    assert_eq!(acked, [expected]);
 }
 
 #[test]
@@ -918,6 +951,52 @@ fn database_that_was_put_back_asks_the_user_agent_whose_channel_it_is() {
         matches!(outs.as_slice(), [Out::Sent(to, _)] if *to == id),
         "{outs:?}"
     );
+}
+
+#[test]
+fn user_agent_known_only_by_what_was_posted_since_a_loss_gets_that_and_is_told() {
+    let kept = waiting();
+    let uaid = earlier();
+    let mut table = Table::with_upstream_after_a_loss(all());
+    table.stored(vec![StoreReply::Upstream(Box::default())]);
+    let id = table.again(&uaid);
+    let outs = table.stored(vec![restored(2)]);
+    assert!(
+        matches!(outs.as_slice(), [Out::Sent(_, hello), Out::Resumed(_)] if hello.contains(&uaid)),
+        "{outs:?}"
+    );
+    // Written down: with what it registers until it is told, it would be known after a restart.
+    assert!(matches!(
+        table.asked.as_slice(),
+        [
+            StoreOp::Upstream(UpstreamOp::ToTell { uaid: told }),
+            StoreOp::Fetch { .. }
+        ] if *told == uaid_of(&uaid)
+    ));
+    let outs = table.stored(vec![StoreReply::Done, page(vec![kept])]);
+    let version = versions(&outs).remove(0);
+    table.all_sent(id);
+    assert_eq!(table.pass(Duration::from_secs(1)), []);
+    table.ack(id, 2, &version, 100);
+    assert_eq!(table.pass(Duration::from_secs(1)), [let_go(id)]);
+    store_all(&mut table, &[]);
+    table.again(&uaid);
+    let outs = table.stored(vec![restored(2)]);
+    assert!(
+        matches!(outs.as_slice(), [Out::Sent(_, hello), Out::Resumed(_)] if !hello.contains(&uaid)),
+        "{outs:?}"
+    );
+}
+
+#[test]
+fn user_agent_that_has_registered_since_a_loss_keeps_its_name() {
+    let uaid = earlier();
+    let mut table = Table::with_upstream_after_a_loss(all());
+    table.stored(vec![StoreReply::Upstream(Box::default())]);
+    let (keeps, id, _) = keeps_its_name(&mut table, &uaid, &[]);
+    assert!(keeps);
+    table.all_sent(id);
+    assert_eq!(table.pass(Duration::from_secs(2)), []);
 }
 
 #[test]

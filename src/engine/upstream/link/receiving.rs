@@ -3,6 +3,7 @@
 use super::{Link, Phase, SETTLE_AFTER, after, order};
 use crate::engine::UpOrder;
 use crate::engine::counters::Counters;
+use crate::engine::outbox::Outbox;
 use crate::engine::upstream::{Outcome, Turn};
 use crate::model::ids::{ChannelId, MessageId};
 use crate::model::store::{StoreOp, UpstreamOp};
@@ -186,14 +187,26 @@ impl Link {
         self.received.keys().copied().collect()
     }
 
+    /// Has what is acked remembered beyond the end of the process: its ack may be lost, and what was
+    /// acked from memory has left nothing else.
+    pub(in crate::engine::upstream) fn keep_acked(&self, out: &mut Outbox) {
+        let received: Vec<Received> = self.acked().map(|(received, _)| *received).collect();
+        if !received.is_empty() {
+            let owner = self.owner;
+            out.store_for_nobody(StoreOp::Upstream(UpstreamOp::Acked { owner, received }));
+        }
+    }
+
+    fn acked(&self) -> impl Iterator<Item = (&Received, &Message)> {
+        let all = self.received.iter();
+        all.filter(|(_, message)| message.code.is_some())
+    }
+
     /// What is forgotten where a link is so busy that nothing is ever certain. Of all that may come
     /// again, these are the least likely to.
     fn older_half_of_acked(&self) -> Vec<Received> {
-        let acked = self
-            .received
-            .iter()
-            .filter(|(_, message)| message.code.is_some());
-        let mut acked: Vec<(u64, Received)> = acked
+        let mut acked: Vec<(u64, Received)> = self
+            .acked()
             .map(|(received, message)| (message.place, *received))
             .collect();
         acked.sort_unstable();

@@ -95,7 +95,11 @@ pub(super) fn plain_reply(op: &StoreOp) -> StoreReply {
         StoreOp::Upstream(UpstreamOp::Load) => StoreReply::Upstream(Box::default()),
         StoreOp::Upstream(UpstreamOp::Borrow { .. }) => StoreReply::Subscribed(true),
         StoreOp::Upstream(
-            UpstreamOp::Returned { .. } | UpstreamOp::Lost { .. } | UpstreamOp::Settled { .. },
+            UpstreamOp::Returned { .. }
+            | UpstreamOp::Lost { .. }
+            | UpstreamOp::ToTell { .. }
+            | UpstreamOp::Acked { .. }
+            | UpstreamOp::Settled { .. },
         )
         | StoreOp::Unsubscribe { .. }
         | StoreOp::Disown { .. }
@@ -116,6 +120,7 @@ fn subscription(u: &mut Unstructured<'_>) -> arbitrary::Result<Subscription> {
         channel,
         spelling: spelled.then(|| channel.uuid().simple().to_string().into()),
         last_version: version.and_then(Version::new),
+        is_restored: u.arbitrary()?,
     })
 }
 
