@@ -88,6 +88,12 @@ fn board_boots_and_serves_within_its_memory() {
 
 /// A message for somebody who is there, and one for somebody who is away.
 fn exchange(board: &Board) {
+    let uaid = leave_one_behind(board);
+    fetch(board, &uaid);
+}
+
+/// A user agent gets a message, goes away, and another one is accepted for it.
+fn leave_one_behind(board: &Board) -> String {
     let mut agent = say_hello(board.push, None, PATIENCE).expect("an answer");
     let endpoint = agent.register(&channel(1));
     assert_eq!(post(board, &endpoint, b"here"), 201);
@@ -98,7 +104,12 @@ fn exchange(board: &Board) {
     let uaid = agent.uaid.clone();
     drop(agent);
     assert_eq!(post(board, &endpoint, b"away"), 201);
-    let mut agent = say_hello(board.push, Some(&uaid), PATIENCE).expect("an answer");
+    uaid
+}
+
+/// It comes back and gets that one.
+fn fetch(board: &Board, uaid: &str) {
+    let mut agent = say_hello(board.push, Some(uaid), PATIENCE).expect("an answer");
     assert_eq!(agent.uaid, uaid, "it has kept its name");
     assert_eq!(agent.receive()["data"], "YXdheQ");
 }
@@ -292,6 +303,81 @@ fn clock_of_1970_and_one_after_2038_serve_as_any_other() {
         figure("served with its clock at", board.does("date -u +%FT%T"));
         board.turn_off();
     }
+}
+
+/// The card is never written then, and all changes but those in the folder are forgotten.
+#[ignore = "cross/emulate runs it"]
+#[test]
+fn root_that_is_read_only_or_an_overlay_loses_nothing_and_is_not_written() {
+    let mut board = Board::installed();
+    if !board.add_disk("push") {
+        println!("skipped: this board takes no second disk");
+        return;
+    }
+    board.turn_on();
+    board.wait_for_hello();
+    board.wait_for_shell();
+    assert!(sectors_written(&mut board) > 0, "the root is written");
+    move_folder(&mut board);
+    board.wait_for_hello();
+    let mut uaid = leave_one_behind(&board);
+    board.turn_off();
+    for (root, options) in [
+        ("ext4", "ro"),
+        ("overlay", "ro overlayroot=tmpfs:recurse=0"),
+    ] {
+        board.root = options;
+        for _ in 0..2 {
+            board.turn_on();
+            board.wait_for_hello();
+            fetch(&board, &uaid);
+            board.wait_for_shell();
+            assert_eq!(board.does("findmnt --noheadings --output FSTYPE /"), root);
+            exchange(&board);
+            assert_eq!(sectors_written(&mut board), 0, "sectors of the card");
+            uaid = leave_one_behind(&board);
+            board.cut();
+        }
+        figure(
+            "served, and lost nothing in two power cuts, with its root",
+            format_args!("{root} {options}"),
+        );
+    }
+}
+
+/// Sectors of the card that were written since the board was turned on.
+fn sectors_written(board: &mut Board) -> u64 {
+    board.does("sync");
+    board.number(
+        r#"awk -v card="$(basename "$(blkid -L root)")" '$3 == card {print $10}' /proc/diskstats"#,
+    )
+}
+
+/// The folder becomes a file system of its own, as docs/boards.md says, and the root is mounted read-only from
+/// the next boot on.
+fn move_folder(board: &mut Board) {
+    let (mount, requires) = (documented("LABEL=push"), documented("RequiresMountsFor="));
+    board.does(&format!(
+        "(set -e
+        systemctl stop edgepush.service
+        sed -i 's/defaults,noatime/ro,noatime/' /etc/fstab
+        echo '{mount}' >> /etc/fstab
+        mkdir -p /etc/systemd/system/edgepush.service.d
+        printf '[Unit]\\n{requires}\\n' > /etc/systemd/system/edgepush.service.d/override.conf
+        systemctl daemon-reload
+        systemctl start edgepush.service)"
+    ));
+    assert_eq!(
+        board.does("findmnt --noheadings --output LABEL /var/lib/private/edgepush"),
+        "push"
+    );
+}
+
+/// The line of docs/boards.md that begins with this.
+fn documented(begin: &str) -> &'static str {
+    let mut lines = include_str!("../docs/boards.md").lines();
+    let line = lines.find(|line| line.starts_with(begin));
+    line.unwrap_or_else(|| panic!("no {begin} in docs/boards.md"))
 }
 
 fn seconds(time: Duration) -> String {

@@ -15,9 +15,11 @@ use console::Console;
 /// Longest that a board may take to boot, or to carry out one command: it is slow, and so may be the
 /// machine that emulates it.
 const BOOT_MAX: Duration = Duration::from_secs(900);
-const COMMAND_MAX: Duration = Duration::from_secs(300);
+const COMMAND_MAX: Duration = Duration::from_secs(600);
 /// How long one attempt to say hello may take while the board boots.
 const HELLO_MAX: Duration = Duration::from_secs(3);
+/// Size of a second disk: several times what ext4's own tables and a few messages take.
+const DISK_BYTES: u64 = 64 << 20;
 /// Where the gateway listens on the board, and where the board is in QEMU's network.
 const PUSH: &str = "10.0.2.15:8090";
 /// What the units of the package are given at most, before anybody looks for what went wrong.
@@ -37,13 +39,13 @@ const MACHINES: [Machine; 4] = [
         name: "virt",
         program: "qemu-system-arm",
         options: &VIRT_ARMV7,
-        command_line: "root=/dev/vda",
+        command_line: VIRT,
     },
     Machine {
         name: "virt64",
         program: "qemu-system-aarch64",
         options: &VIRT_ARMV8,
-        command_line: "root=/dev/vda",
+        command_line: VIRT,
     },
     Machine {
         name: "raspi0",
@@ -60,6 +62,8 @@ const MACHINES: [Machine; 4] = [
 ];
 const VIRT_ARMV7: [&str; 10] = virt("cortex-a7");
 const VIRT_ARMV8: [&str; 10] = virt("cortex-a53");
+/// By its label, because a second disk may take the first one's name.
+const VIRT: &str = "root=LABEL=root";
 /// QEMU has no such driver's device, and the kernel would wait for it.
 const RASPI: &str = "root=/dev/mmcblk0 initcall_blacklist=bcm2835_power_driver_init";
 
@@ -87,6 +91,8 @@ pub(super) struct Board {
     pub(super) push: SocketAddr,
     /// Added to QEMU's options: what the clock says, for example.
     pub(super) options: Vec<String>,
+    /// How the kernel mounts the card, and what else it is told.
+    pub(super) root: &'static str,
     on: Option<On>,
 }
 
@@ -127,6 +133,7 @@ impl Board {
             folder: Folder::new(),
             push: free_port(),
             options: Vec::new(),
+            root: "rw",
             on: None,
         };
         // Most of a card is empty, and takes no room.
@@ -139,6 +146,27 @@ impl Board {
 
     fn card(&self) -> PathBuf {
         self.folder.path("card.img")
+    }
+
+    /// Adds a second disk, empty but for a file system with this label. QEMU's Pis have no room for one.
+    pub(super) fn add_disk(&mut self, label: &str) -> bool {
+        if !self.machine.name.starts_with("virt") {
+            return false;
+        }
+        let disk = self.folder.path("disk.img");
+        let file = fs::File::create(&disk).unwrap();
+        file.set_len(DISK_BYTES).unwrap();
+        let mut make = Command::new("mke2fs");
+        make.args(["-q", "-t", "ext4", "-L", label]).arg(&disk);
+        assert!(make.status().unwrap().success(), "mke2fs");
+        let drive = format!(
+            "if=none,id=disk,format=raw,cache=writeback,file={}",
+            disk.display()
+        );
+        let device = "virtio-blk-device,drive=disk".to_owned();
+        let words = ["-drive".to_owned(), drive, "-device".to_owned(), device];
+        self.options.extend(words);
+        true
     }
 
     pub(super) fn turn_on(&mut self) {
@@ -175,7 +203,8 @@ impl Board {
         let card = self.card();
         let (card, serial, log) = (card.display(), serial.display(), self.log_file());
         let log = log.display();
-        let command_line = format!("rw console=ttyAMA0 quiet {}", self.machine.command_line);
+        let (machine, root) = (self.machine.command_line, self.root);
+        let command_line = format!("console=ttyAMA0 quiet {machine} {root}");
         let mut options = vec![
             ("-kernel", image("kernel")),
             ("-initrd", image("initrd")),
