@@ -218,9 +218,9 @@ impl Checker {
         let number = self.versions[version];
         let message = &mut self.messages[number];
         assert_eq!(message.agent, agent);
-        let (_, then) = message.version.as_ref().expect("it was sent");
+        let (newest, then) = message.version.as_ref().expect("it was sent");
         // Of an older version of it, nothing follows.
-        if *then == self.lapses {
+        if newest == version && *then == self.lapses {
             message.acked = Some(self.lapses);
         }
     }

@@ -171,6 +171,12 @@ impl World {
                 self.main.gone(now, id);
             }
             wire.down.push_back(down);
+        } else if wire.state == State::Gone {
+            let session = self.main.sessions.get(&id);
+            if session.is_none_or(|session| session.over) {
+                // The gateway's close was taken, and nothing is said to that.
+                self.main_loses(id);
+            }
         }
         moved
     }

@@ -471,8 +471,7 @@ impl World {
         for session in self.main.sessions.keys().copied().collect::<Vec<_>>() {
             self.main.end(now, session, Some((1001, "restart")));
         }
-        // Longer than any wait before another attempt, and than what asks whether a link is alive.
-        let until = self.elapsed + Duration::from_secs(1800);
+        let until = self.elapsed + self.time_to_settle();
         while self.elapsed < until {
             for agent in 0..self.agents.len() {
                 if self.agents[agent].socket.is_none() {
@@ -488,6 +487,16 @@ impl World {
             }
             self.advance(Duration::from_secs(2));
         }
+    }
+
+    /// Longer than any wait before another attempt, and than what asks whether a link is alive. A small
+    /// queue takes no more than fits into it with each connection, of all that the main service keeps.
+    fn time_to_settle(&self) -> Duration {
+        let queue = self.plan.limits.messages_per_user_agent_max;
+        let connections = self.main.rules.stored_max.div_ceil(queue as usize);
+        let connections = u32::try_from(connections).expect("few");
+        let emptied = self.plan.upstream.reconnect_max * connections;
+        emptied.max(Duration::from_secs(1800))
     }
 
     /// One more message to each subscription that anybody has.

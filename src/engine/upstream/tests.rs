@@ -284,6 +284,23 @@ fn subscription_that_is_made_too_late_is_given_back() {
 }
 
 #[test]
+fn subscription_that_was_asked_for_twice_stays() {
+    let mut table = table(all());
+    let (id, _) = borrower(&mut table);
+    table.say(id, &register_text(2));
+    let outs = table.say(id, &register_text(2));
+    assert!(
+        matches!(outs.as_slice(), [Out::Up(1, UpOrder::Send(_)), Out::Sent(_, text)] if text.contains("500")),
+        "{outs:?}"
+    );
+    assert_eq!(made(&mut table, 1, 2, 200), []);
+    assert_eq!(made(&mut table, 1, 2, 200), []);
+    table.stored(vec![StoreReply::Subscribed(true)]);
+    let outs = up(&mut table, 1, UpEvent::Text(&message(2, "v1")));
+    assert_eq!(versions(&outs).len(), 1);
+}
+
+#[test]
 fn message_is_acked_there_when_its_user_agent_has_acked_it() {
     let mut table = table(all());
     let (id, _) = borrower(&mut table);

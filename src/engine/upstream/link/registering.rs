@@ -147,8 +147,9 @@ impl Link {
         let is_usable =
             endpoint.len() <= ENDPOINT_URL_BYTES_MAX && PeerUrl::endpoint(&endpoint).is_ok();
         let Some((wanted, _)) = self.wanted.remove(&alias) else {
-            // Too late. What its user agent has in its place is another endpoint.
-            if verdict.is_ok() {
+            // Too late. What its user agent has in its place is another endpoint, unless it has asked
+            // twice: then the answer to the other question is on its way to flash.
+            if verdict.is_ok() && !self.making.contains_key(&alias) {
                 self.give_back(alias, turn);
             }
             return;
