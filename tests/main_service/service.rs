@@ -216,7 +216,9 @@ impl Service {
     pub fn received(&mut self, now: Duration, session: SessionId, up: Up) {
         self.heard(now, session, up.payload());
         let due = now + self.faults.slow;
-        if let Some(session) = self.sessions.get_mut(&session) {
+        let session = self.sessions.get_mut(&session);
+        // Who was closed for saying no hello in time is not let in by one that comes later.
+        if let Some(session) = session.filter(|session| !session.over) {
             session.inbox.push_back((due, up));
         }
     }
