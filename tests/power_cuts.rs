@@ -109,6 +109,10 @@ const REMAINS: [Remains; 4] = [
     Remains::Everything,
 ];
 
+/// Storms in which relaxed durability must lose something. A cut finds nothing under way now and then: three
+/// of them did in one storm of twenty.
+const RELAXED_STORMS: u32 = 4;
+
 /// How often the power was cut when.
 #[derive(Debug, Default)]
 struct Cuts {
@@ -146,10 +150,16 @@ fn what_a_card_loses_that_lies_about_its_syncs_is_found() {
 fn what_relaxed_durability_loses_by_a_power_cut_is_found() {
     let mut rng = Rng::new(storm::seed());
     let config = format!("durability = \"relaxed\"\n{}", storm::CONFIG);
-    if let Some((_, account)) = cut_in_a_storm(&config, 3, Honesty::KeepsNoMore, &mut rng) {
+    for _ in 0..RELAXED_STORMS {
+        let Some((_, account)) = cut_in_a_storm(&config, 3, Honesty::KeepsNoMore, &mut rng) else {
+            return;
+        };
         println!("relaxed durability, power cuts 4, {account}");
-        assert!(!account.lost.is_empty(), "{account}");
+        if !account.lost.is_empty() {
+            return;
+        }
     }
+    panic!("{RELAXED_STORMS} storms lost nothing");
 }
 
 /// What a card does with what it was told to sync, and with the rest.
