@@ -5,14 +5,12 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-use mio::event::Source;
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -60,27 +58,11 @@ fn in_memory(input: &[u8]) -> io::Result<File> {
 /// Waits for the end of the child, if the kernel can tell of it.
 async fn ended(child: &Child) {
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    let told = pid
-        .and_then(|pid| pidfd_open(pid, PidfdFlags::NONBLOCK).ok())
-        .and_then(|fd| Watched::new(ProcessEnd(fd)).ok());
-    if let Some(told) = told {
-        told.ready(Direction::Read).await;
-    }
-}
-
-/// Readable when the process has ended.
-struct ProcessEnd(OwnedFd);
-
-impl Source for ProcessEnd {
-    fn register(&mut self, registry: &Registry, token: Token, of: Interest) -> io::Result<()> {
-        SourceFd(&self.0.as_raw_fd()).register(registry, token, of)
-    }
-
-    fn reregister(&mut self, registry: &Registry, token: Token, of: Interest) -> io::Result<()> {
-        SourceFd(&self.0.as_raw_fd()).reregister(registry, token, of)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        SourceFd(&self.0.as_raw_fd()).deregister(registry)
+    let Some(process) = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok()) else {
+        return;
+    };
+    let descriptor = process.as_raw_fd();
+    if let Ok(process_end) = Watched::new(SourceFd(&descriptor)) {
+        process_end.ready(Direction::Read).await;
     }
 }

@@ -339,12 +339,12 @@ impl<S: Source> Watched<S> {
     }
 
     fn poll_ready(&self, direction: Direction, cx: &mut Context<'_>) -> Poll<()> {
-        REACTOR.with(Reactor::check_is_running);
         self.watch(|watch| watch.poll_ready(direction, cx))
     }
 
     fn watch<T>(&self, change: impl FnOnce(&mut Watch) -> T) -> T {
         REACTOR.with(|reactor| {
+            reactor.check_is_running();
             let mut watches = reactor.watches.borrow_mut();
             let watch = watches.get_mut(self.number());
             change(watch.expect("it is there until this is dropped"))
